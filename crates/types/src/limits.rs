@@ -1,0 +1,115 @@
+//! Every bound of the system, in one place, each with the sum that justifies it.
+
+use std::time::Duration;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Longest user key: TiKV's default (`storage.max-key-size`). Its memcomparable form (9/8 of it) and a timestamp
+/// still fit into the engines' 65,535 bytes.
+pub const KEY_BYTES_MAX: usize = 8 * KIB;
+
+/// Largest value. A put of it, with its key and framing, is one log entry and fits into one message.
+pub const VALUE_BYTES_MAX: usize = 8 * MIB - 64 * KIB;
+
+/// Largest command, and thereby log entry. Clients send batches of up to 8 MiB and treat a refusal as final.
+pub const ENTRY_BYTES_MAX: usize = 12 * MIB;
+
+/// Largest message that the gRPC servers take: an entry of the largest size and its framing.
+pub const MESSAGE_BYTES_MAX: usize = 16 * MIB;
+
+/// Bytes of one scan's answer. Larger ones are refused, never cut short: clients take a short answer for the end of
+/// the region. Room for 10,240 pairs, the most that clients ask for, of 6 KiB each.
+pub const SCAN_BYTES_MAX: usize = 64 * MIB;
+
+/// Pairs of one scan's answer when the request names no limit of its own.
+pub const SCAN_PAIRS_MAX: usize = 100 * KIB;
+
+/// HTTP/2 windows of stream and connection: a scan of 1 MiB and a few others travel without waiting.
+pub const GRPC_WINDOW_BYTES: u32 = 2 * MIB as u32;
+
+/// How long an HTTP/2 header list may be: a client's metadata, not a payload.
+pub const GRPC_HEADER_BYTES_MAX: u32 = 16 * KIB as u32;
+
+/// Shortest interval of a client's keep-alive pings that is tolerated.
+pub const GRPC_PING_INTERVAL_MIN: Duration = Duration::from_secs(2);
+
+/// Writes that wait for the log or engine at once, over all callers: at 64 connections of 256 requests.
+pub const WRITES_WAITING_MAX: usize = 16 * KIB;
+
+/// Bytes of those writes: what a small machine can lose to a stalled disk.
+pub const WRITE_BYTES_WAITING_MAX: usize = 64 * MIB;
+
+/// Bytes of one engine batch of the group commit: larger ones only add latency.
+pub const WRITE_BATCH_BYTES_MAX: usize = 4 * MIB;
+
+/// Commands of one BatchCommands stream that may be under way at once.
+pub const STREAM_COMMANDS_MAX: usize = 16 * KIB;
+
+/// Answers of one BatchCommands message: packed until the queue is empty or this many are there.
+pub const STREAM_ANSWERS_MAX: usize = 256;
+
+/// Bytes of answers of one BatchCommands message.
+pub const STREAM_ANSWER_BYTES_MAX: usize = MIB;
+
+/// Bytes that a delete-range on an engine without range tombstones removes per batch.
+pub const DELETE_RANGE_BATCH_BYTES: usize = 4 * MIB;
+
+/// Timestamps of one request: one millisecond's worth. (The logical part has 18 bits, and 0 is never handed out.)
+pub const TSO_COUNT_MAX: u32 = (1 << 18) - 1;
+
+/// How far ahead of the clock the durable end of the timestamp window lies.
+pub const TSO_WINDOW: Duration = Duration::from_secs(3);
+
+/// How far ahead of the clock demand may push timestamps before requests are refused: as far as the window lies
+/// ahead anyway. It takes more than 262 million timestamps a second to get there.
+pub const TSO_AHEAD_MAX: Duration = TSO_WINDOW;
+
+/// How often the physical part of the timestamp oracle follows the clock.
+pub const TSO_UPDATE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Ids reserved at once: one durable write per so many.
+pub const ID_WINDOW: u64 = 1000;
+
+/// Log records that wait for their disk or terminal; more are dropped, a log never holds up its process. At 200 bytes
+/// each about 3 MiB.
+pub const LOG_RECORDS_WAITING_MAX: usize = 16 * KIB;
+
+/// Regions that a client remembers, about 200 bytes each. Beyond it forgets them all and asks again: one question
+/// for each region in use, which is less than keeping an order of use on every request.
+pub const CLIENT_REGIONS_MAX: usize = 100 * KIB;
+
+/// Keys or pairs of one request of a client's batch.
+pub const CLIENT_BATCH_KEYS_MAX: usize = 512;
+
+/// Bytes of one request of a client's batch: one slow batch must not hold the connection for long.
+pub const CLIENT_BATCH_BYTES_MAX: usize = MIB;
+
+/// Pairs of one request of a client's scan.
+pub const CLIENT_SCAN_PAGE: usize = KIB;
+
+/// Requests that one operation of a client has under way at once, over all regions.
+pub const CLIENT_REQUESTS_MAX: usize = 32;
+
+/// Callers of one client that wait for a timestamp at once.
+pub const CLIENT_TIMESTAMPS_WAITING_MAX: usize = 16 * KIB;
+
+/// Services that hold back garbage collection at once: a few per backup, changefeed or tenant.
+pub const SERVICE_SAFE_POINTS_MAX: usize = 1000;
+
+/// Bytes of the name of such a service.
+pub const SERVICE_ID_BYTES_MAX: usize = 256;
+
+/// Bytes of the scheduler's log from which on it is worth a snapshot, if that is not larger itself: replaying them
+/// takes a few milliseconds.
+pub const SCHEDULER_LOG_BYTES: u64 = 4 * MIB as u64;
+
+/// Bytes of records that wait for the scheduler's log at once: more than a second of region reports from a large
+/// cluster. Beyond them requests are refused until the disk has caught up.
+pub const SCHEDULER_LOG_BYTES_WAITING_MAX: usize = 16 * MIB;
+
+/// How long a graceful stop waits for requests that are under way.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < ENTRY_BYTES_MAX);
+const _: () = assert!(ENTRY_BYTES_MAX < MESSAGE_BYTES_MAX);
