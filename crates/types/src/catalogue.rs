@@ -341,7 +341,11 @@ mod tests {
         }
         for (entry, code) in CATALOGUE.iter().zip(Code::ALL) {
             assert!(entry.code.len() == 6 && entry.code.starts_with("TK"), "{}", entry.code);
-            assert!(!entry.title.is_empty() && !entry.cause.is_empty() && !entry.remedy.is_empty(), "{}", entry.code);
+            assert!(
+                !entry.title.is_empty() && !entry.cause.is_empty() && !entry.remedy.is_empty(),
+                "{}",
+                entry.code
+            );
             assert_eq!(code.entry(), entry);
             assert_eq!(Code::parse(entry.code), Some(*code));
         }

@@ -183,7 +183,11 @@ impl<'a> Reader<'a> {
 
     /// Refuses bytes that nobody read.
     pub fn finish(self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Invalid("end of value: bytes are left over")) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::Invalid("end of value: bytes are left over"))
+        }
     }
 }
 

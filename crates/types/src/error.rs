@@ -69,7 +69,10 @@ pub enum RegionError {
         retry_after: Duration,
     },
     /// The command is larger than a log entry may be.
-    #[error("the command has {size} bytes, a log entry of region {region} at most {}", crate::limits::ENTRY_BYTES_MAX)]
+    #[error(
+        "the command has {size} bytes, a log entry of region {region} at most {}",
+        crate::limits::ENTRY_BYTES_MAX
+    )]
     RaftEntryTooLarge {
         /// Which region.
         region: RegionId,

@@ -46,7 +46,8 @@ impl KeyRange {
 
     /// Whether every key of `other` lies inside.
     pub fn covers(&self, other: &KeyRange) -> bool {
-        self.start <= other.start && (self.end.is_empty() || (!other.end.is_empty() && other.end <= self.end))
+        self.start <= other.start
+            && (self.end.is_empty() || (!other.end.is_empty() && other.end <= self.end))
     }
 
     /// The keys that lie in both; empty (`end <= start`) when there are none.
@@ -155,7 +156,10 @@ mod tests {
         let cases: [(&[u8], &[u8]); 4] = [
             (b"", &[0, 0, 0, 0, 0, 0, 0, 0, 0xf7]),
             (&[1, 2, 3], &[1, 2, 3, 0, 0, 0, 0, 0, 0xfa]),
-            (&[1, 2, 3, 4, 5, 6, 7, 8], &[1, 2, 3, 4, 5, 6, 7, 8, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0xf7]),
+            (
+                &[1, 2, 3, 4, 5, 6, 7, 8],
+                &[1, 2, 3, 4, 5, 6, 7, 8, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0xf7],
+            ),
             (b"r\0\0\0", &[b'r', 0, 0, 0, 0, 0, 0, 0, 0xfb]),
         ];
         for (key, encoded) in cases {
@@ -169,11 +173,13 @@ mod tests {
     fn encoding_keeps_order_and_comes_back() {
         let mut rng = 0x9e37_79b9_u64;
         let mut next = || {
-            rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            rng =
+                rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             rng >> 33
         };
-        let keys: Vec<Vec<u8>> =
-            (0..400).map(|_| (0..next() % 20).map(|_| [0, 1, 0xfe, 0xff][next() as usize % 4]).collect()).collect();
+        let keys: Vec<Vec<u8>> = (0..400)
+            .map(|_| (0..next() % 20).map(|_| [0, 1, 0xfe, 0xff][next() as usize % 4]).collect())
+            .collect();
         for a in &keys {
             assert_eq!(decode_exact(&encode(a)).as_ref(), Some(a));
             for b in &keys {
@@ -186,16 +192,29 @@ mod tests {
     fn damaged_encodings_are_refused() {
         assert_eq!(decode(&[]), None);
         assert_eq!(decode(&[1, 2, 3]), None);
-        assert_eq!(decode(&[1, 0, 0, 0, 0, 0, 0, 0, 0xff]), None, "a group that announces another one");
+        assert_eq!(
+            decode(&[1, 0, 0, 0, 0, 0, 0, 0, 0xff]),
+            None,
+            "a group that announces another one"
+        );
         assert_eq!(decode(&[1, 0, 0, 0, 0, 0, 0, 9, 0xf8]), None, "fill bytes that are not zero");
-        assert_eq!(decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0x10]), None, "a marker that no encoder writes");
+        assert_eq!(
+            decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0x10]),
+            None,
+            "a marker that no encoder writes"
+        );
         assert_eq!(decode_exact(&[0, 0, 0, 0, 0, 0, 0, 0, 0xf7, 1]), None, "bytes behind the key");
     }
 
     #[test]
     fn ranges() {
         let range = KeyRange::new("b", "d");
-        assert!(!range.contains(b"a") && range.contains(b"b") && range.contains(b"c\xff") && !range.contains(b"d"));
+        assert!(
+            !range.contains(b"a")
+                && range.contains(b"b")
+                && range.contains(b"c\xff")
+                && !range.contains(b"d")
+        );
         assert!(KeyRange::all().covers(&range) && !range.covers(&KeyRange::all()));
         assert_eq!(range.intersect(&KeyRange::new("c", "")), KeyRange::new("c", "d"));
         assert!(range.intersect(&KeyRange::new("x", "")).is_empty());
