@@ -1,0 +1,10 @@
+//! What owns threads, waits and reads clocks in this crate.
+
+mod proposal;
+mod storage;
+mod view;
+mod writer;
+
+pub use proposal::Proposal;
+pub use storage::{Commits, Storage, StorageOptions};
+pub use view::View;

@@ -1,0 +1,78 @@
+//! What the write path did since the store was opened.
+
+use crate::commit::Committed;
+
+/// Counters of the write path. Monotonic, except for the depth of the queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Groups committed.
+    pub groups: u64,
+    /// Commands in them.
+    pub commands: u64,
+    /// Bytes of keys and values in them.
+    pub bytes: u64,
+    /// Syncs done for them.
+    pub syncs: u64,
+    /// Commands refused because the queue was full or closed.
+    pub refused: u64,
+    /// Commands that wait at the moment.
+    pub waiting: u64,
+    /// What they take in memory, roughly.
+    pub waiting_bytes: u64,
+    /// Groups by their number of commands.
+    pub group_sizes: Histogram<16>,
+    /// Syncs by their microseconds.
+    pub sync_micros: Histogram<24>,
+}
+
+/// Counts of values by powers of two: bucket 0 counts zeros, bucket `i` the values from `2^(i-1)` up to but without
+/// `2^i`, and the last one everything above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram<const N: usize>(pub [u64; N]);
+
+impl<const N: usize> Histogram<N> {
+    /// Counts `value`.
+    pub fn add(&mut self, value: u64) {
+        let bucket = (u64::BITS - value.leading_zeros()) as usize;
+        self.0[bucket.min(N - 1)] += 1;
+    }
+
+    /// The smallest value that bucket `index` does not count; `None` for the last one.
+    pub fn bound(index: usize) -> Option<u64> {
+        (index + 1 < N).then(|| 1 << index)
+    }
+}
+
+impl<const N: usize> Default for Histogram<N> {
+    fn default() -> Histogram<N> {
+        Histogram([0; N])
+    }
+}
+
+impl Statistics {
+    pub(crate) fn add(&mut self, committed: Committed) {
+        self.groups += 1;
+        self.commands += committed.commands as u64;
+        self.bytes += committed.bytes as u64;
+        self.group_sizes.add(committed.commands as u64);
+        if let Some(took) = committed.sync {
+            self.syncs += 1;
+            self.sync_micros.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_fall_into_their_buckets() {
+        let mut histogram = Histogram::<4>::default();
+        for value in [0, 1, 2, 3, 4, 7, u64::MAX] {
+            histogram.add(value);
+        }
+        assert_eq!(histogram.0, [1, 1, 2, 3]);
+        assert_eq!([0, 1, 2, 3].map(Histogram::<4>::bound), [Some(1), Some(2), Some(4), None]);
+    }
+}
