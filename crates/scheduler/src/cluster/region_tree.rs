@@ -1,0 +1,302 @@
+//! The regions by key and by id, and who holds how many of them.
+//!
+//! Invariant: no two regions share a key. A region that comes in takes the place of all that it overlaps; what they
+//! had beyond it is a hole until somebody reports it. Splits and merges are reported by several stores in any order,
+//! so holes are normal and short.
+//!
+//! The tree decides nothing: whether a report is too old to be believed is `cluster/mod.rs`'s business.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::Arc,
+};
+
+use types::{Bytes, KeyRange, Peer, Region, RegionId, StoreId};
+
+/// What is known of a region.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Its range, epoch and peers.
+    pub region: Region,
+    /// Who leads it, as far as known.
+    pub leader: Option<Peer>,
+    /// The term of that leader; 0 if unknown.
+    pub term: u64,
+    /// Peers that lag behind so far that they do not count.
+    pub pending_peers: Vec<Peer>,
+    /// Peers that do not answer, and for how many seconds.
+    pub down_peers: Vec<(Peer, u64)>,
+    /// About how many bytes it has.
+    pub approximate_size: u64,
+    /// About how many keys it has.
+    pub approximate_keys: u64,
+    /// Bytes written since the last report.
+    pub bytes_written: u64,
+    /// Bytes read since the last report.
+    pub bytes_read: u64,
+    /// Keys written since the last report.
+    pub keys_written: u64,
+    /// Keys read since the last report.
+    pub keys_read: u64,
+}
+
+/// What a store holds, by the reports of its regions' leaders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreRegions {
+    /// Regions with a peer there.
+    pub regions: u64,
+    /// Regions that are led there.
+    pub leaders: u64,
+    /// Regions whose peer there lags behind.
+    pub pending: u64,
+    /// Bytes of the regions with a peer there.
+    pub region_bytes: u64,
+    /// Bytes of the regions that are led there.
+    pub leader_bytes: u64,
+}
+
+/// The regions by key and by id.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RegionTree {
+    by_start: BTreeMap<Bytes, Arc<RegionInfo>>,
+    start_by_id: HashMap<RegionId, Bytes>,
+    by_store: BTreeMap<StoreId, StoreRegions>,
+}
+
+impl RegionTree {
+    /// The region with that id.
+    pub(crate) fn get(&self, id: RegionId) -> Option<&Arc<RegionInfo>> {
+        let start = self.start_by_id.get(&id)?;
+        Some(self.by_start.get(start).expect("ids and starts name the same regions"))
+    }
+
+    /// The region that has `key`.
+    pub(crate) fn find(&self, key: &[u8]) -> Option<&Arc<RegionInfo>> {
+        let up_to_key = (Bound::Unbounded, Bound::Included(key));
+        let (_, info) = self.by_start.range::<[u8], _>(up_to_key).next_back()?;
+        info.region.range.contains(key).then_some(info)
+    }
+
+    /// The region that ends where the region that has `key` begins.
+    pub(crate) fn find_previous(&self, key: &[u8]) -> Option<&Arc<RegionInfo>> {
+        let start = &self.find(key)?.region.range.start;
+        let before = (Bound::Unbounded, Bound::Excluded(&start[..]));
+        let (_, info) = self.by_start.range::<[u8], _>(before).next_back()?;
+        (info.region.range.end == start).then_some(info)
+    }
+
+    /// The regions that share keys with `range`, which must have some, in order. The first may begin before it.
+    pub(crate) fn overlapping(&self, range: &KeyRange) -> impl Iterator<Item = &Arc<RegionInfo>> {
+        let start = match self.find(&range.start) {
+            Some(first) => first.region.range.start.clone(),
+            None => range.start.clone(),
+        };
+        let end = range.end.clone();
+        self.by_start
+            .range(start..)
+            .map(|(_, info)| info)
+            .take_while(move |info| end.is_empty() || info.region.range.start < end)
+    }
+
+    /// All regions, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<RegionInfo>> {
+        self.by_start.values()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_start.len()
+    }
+
+    /// What `store` holds.
+    pub(crate) fn of_store(&self, store: StoreId) -> StoreRegions {
+        self.by_store.get(&store).copied().unwrap_or_default()
+    }
+
+    /// Puts a region in the place of its older self and of all that it overlaps.
+    pub(crate) fn put(&mut self, info: RegionInfo) {
+        let range = &info.region.range;
+        assert!(!range.is_empty(), "a region has keys");
+        let mut replaced: Vec<RegionId> =
+            self.overlapping(range).map(|other| other.region.id).collect();
+        replaced.push(info.region.id);
+        for id in replaced {
+            self.remove(id);
+        }
+        self.count(&info, u64::wrapping_add);
+        self.start_by_id.insert(info.region.id, range.start.clone());
+        self.by_start.insert(range.start.clone(), Arc::new(info));
+    }
+
+    fn remove(&mut self, id: RegionId) {
+        let Some(start) = self.start_by_id.remove(&id) else { return };
+        let info = self.by_start.remove(&start).expect("ids and starts name the same regions");
+        self.count(&info, u64::wrapping_sub);
+    }
+
+    /// Adds `info` to what its stores hold, or takes it away.
+    fn count(&mut self, info: &RegionInfo, change: fn(u64, u64) -> u64) {
+        let bytes = info.approximate_size;
+        for peer in &info.region.peers {
+            self.adjust(peer.store_id, |held| {
+                held.regions = change(held.regions, 1);
+                held.region_bytes = change(held.region_bytes, bytes);
+            });
+        }
+        if let Some(leader) = &info.leader {
+            self.adjust(leader.store_id, |held| {
+                held.leaders = change(held.leaders, 1);
+                held.leader_bytes = change(held.leader_bytes, bytes);
+            });
+        }
+        for peer in &info.pending_peers {
+            self.adjust(peer.store_id, |held| held.pending = change(held.pending, 1));
+        }
+    }
+
+    fn adjust(&mut self, store: StoreId, adjust: impl FnOnce(&mut StoreRegions)) {
+        let held = self.by_store.entry(store).or_default();
+        adjust(held);
+        if *held == StoreRegions::default() {
+            self.by_store.remove(&store);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::Rng;
+    use types::{PeerId, PeerRole};
+
+    use super::*;
+
+    fn info(id: u64, start: &str, end: &str) -> RegionInfo {
+        let range = KeyRange::new(start.to_owned(), end.to_owned());
+        RegionInfo {
+            region: Region { id: RegionId(id), range, ..Region::default() },
+            ..RegionInfo::default()
+        }
+    }
+
+    fn ids<'a>(infos: impl IntoIterator<Item = &'a Arc<RegionInfo>>) -> Vec<u64> {
+        infos.into_iter().map(|info| info.region.id.0).collect()
+    }
+
+    #[test]
+    fn regions_are_found_by_key() {
+        let mut tree = RegionTree::default();
+        tree.put(info(1, "", "c"));
+        tree.put(info(2, "c", "f"));
+        tree.put(info(3, "h", ""));
+        let find = |key: &str| tree.find(key.as_bytes()).map(|info| info.region.id.0);
+        assert_eq!(["", "b", "c", "e", "f", "g", "h", "z"].map(find), {
+            [Some(1), Some(1), Some(2), Some(2), None, None, Some(3), Some(3)]
+        });
+        let previous = |key: &str| tree.find_previous(key.as_bytes()).map(|info| info.region.id.0);
+        assert_eq!(
+            ["a", "d", "g", "z"].map(previous),
+            [None, Some(1), None, None],
+            "a hole is before h"
+        );
+        assert_eq!(ids(tree.overlapping(&KeyRange::all())), [1, 2, 3]);
+        assert_eq!(ids(tree.overlapping(&KeyRange::new("b", "c"))), [1]);
+        assert_eq!(ids(tree.overlapping(&KeyRange::new("e", "h"))), [2]);
+        assert_eq!(ids(tree.overlapping(&KeyRange::new("f", ""))), [3]);
+    }
+
+    #[test]
+    fn a_region_takes_the_place_of_what_it_overlaps() {
+        let mut tree = RegionTree::default();
+        tree.put(info(1, "", ""));
+        tree.put(info(2, "m", ""));
+        assert_eq!(ids(tree.iter()), [2], "the parent is a hole until it reports");
+        tree.put(info(1, "", "m"));
+        assert_eq!(ids(tree.iter()), [1, 2]);
+        tree.put(info(1, "", ""));
+        assert_eq!(ids(tree.iter()), [1]);
+        assert!(tree.get(RegionId(2)).is_none());
+    }
+
+    /// Against a list that is searched from end to end.
+    #[test]
+    fn random_regions_match_a_list() {
+        let mut rng = Rng::new(42);
+        for _ in 0..200 {
+            let mut tree = RegionTree::default();
+            let mut list: Vec<RegionInfo> = Vec::new();
+            for _ in 0..40 {
+                let new = random_info(&mut rng);
+                list.retain(|old| old.region.id != new.region.id && !overlap(old, &new));
+                list.push(new.clone());
+                list.sort_by(|a, b| a.region.range.start.cmp(&b.region.range.start));
+                tree.put(new);
+                check(&tree, &list);
+            }
+        }
+    }
+
+    fn random_info(rng: &mut Rng) -> RegionInfo {
+        let mut bound = || [b'a' + rng.range(0..12) as u8][..].to_vec();
+        let (a, b) = (bound(), bound());
+        let (start, end) = if a < b { (a, b) } else { (b, Vec::new()) };
+        let start = if rng.chance(0.1) { Vec::new() } else { start };
+        let peers: Vec<Peer> = (1..=rng.range(1..4))
+            .map(|store| Peer {
+                id: PeerId(store),
+                store_id: StoreId(store),
+                role: PeerRole::Voter,
+            })
+            .collect();
+        RegionInfo {
+            region: Region {
+                id: RegionId(rng.range(1..8)),
+                range: KeyRange::new(start, end),
+                peers: peers.clone(),
+                ..Region::default()
+            },
+            leader: rng.chance(0.8).then(|| peers[0]),
+            pending_peers: peers.into_iter().skip(2).collect(),
+            approximate_size: rng.range(0..100),
+            ..RegionInfo::default()
+        }
+    }
+
+    fn overlap(a: &RegionInfo, b: &RegionInfo) -> bool {
+        !a.region.range.intersect(&b.region.range).is_empty()
+    }
+
+    fn check(tree: &RegionTree, list: &[RegionInfo]) {
+        assert!(tree.iter().map(|info| &**info).eq(list), "{tree:?}");
+        assert_eq!(tree.len(), list.len());
+        for letter in b'a'..b'n' {
+            let key = [letter];
+            let found = list.iter().find(|info| info.region.range.contains(&key));
+            assert_eq!(tree.find(&key).map(|info| &**info), found);
+            let previous = found.and_then(|found| {
+                list.iter().find(|info| info.region.range.end == found.region.range.start)
+            });
+            let previous = previous.filter(|info| !info.region.range.end.is_empty());
+            assert_eq!(tree.find_previous(&key).map(|info| &**info), previous);
+            let range = KeyRange::new(vec![letter], vec![letter + 2]);
+            let inside = list.iter().filter(|info| !info.region.range.intersect(&range).is_empty());
+            assert!(tree.overlapping(&range).map(|info| &**info).eq(inside));
+        }
+        for store in (1..4).map(StoreId) {
+            let on_store = |peer: &&Peer| peer.store_id == store;
+            let has_peer =
+                |info: &&RegionInfo| info.region.peers.iter().any(|peer| peer.store_id == store);
+            let is_led =
+                |info: &&RegionInfo| info.leader.is_some_and(|leader| leader.store_id == store);
+            let expected = StoreRegions {
+                regions: list.iter().filter(has_peer).count() as u64,
+                leaders: list.iter().filter(is_led).count() as u64,
+                pending: list.iter().flat_map(|info| &info.pending_peers).filter(on_store).count()
+                    as u64,
+                region_bytes: list.iter().filter(has_peer).map(|info| info.approximate_size).sum(),
+                leader_bytes: list.iter().filter(is_led).map(|info| info.approximate_size).sum(),
+            };
+            assert_eq!(tree.of_store(store), expected);
+        }
+    }
+}
