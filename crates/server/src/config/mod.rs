@@ -1,0 +1,217 @@
+//! The configuration: every setting, its default and its documentation in one table ([`settings!`] below).
+//!
+//! A setting's value comes from the last of these that names it: default, file, environment
+//! (`TINYKV_SECTION__KEY`, and `LOG_LEVEL`), flag. [`load`] merges them, remembers where each value came from ([`Origin`]), and reports
+//! every problem at once. It is pure: file text, environment and facts of the machine are inputs.
+//!
+//! Names are TiKV's or PD's where the meaning is theirs. Their spelling of our settings is understood, their settings
+//! without a meaning here are a warning, and anything else that is unknown is an error with the nearest name.
+//!
+//! A setting exists only if it has an effect.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use types::ApiMode;
+
+mod address;
+mod byte_size;
+mod file;
+mod foreign;
+mod load;
+mod machine;
+mod problem;
+mod sample;
+mod validate;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use address::{Address, advertised};
+pub use byte_size::ByteSize;
+pub use load::{Base, File, Flag, Loaded, Origin, Sources, load};
+pub use machine::Machine;
+pub use problem::{LoadError, Location, Problem};
+pub use sample::sample;
+pub use value::{EngineKind, LogFormat, LogLevel, SyncMode};
+
+use value::{Input, SettingValue};
+
+/// One row of the table of settings.
+pub(crate) struct Setting {
+    /// The full name: section and key.
+    pub(crate) name: &'static str,
+    /// What it does, for the sample file.
+    pub(crate) doc: &'static str,
+    /// What people may write.
+    pub(crate) takes: &'static str,
+    /// Reads a value into a configuration.
+    pub(crate) set: fn(&mut Config, &Input) -> Result<(), String>,
+    /// The value as the right side of a line of the file.
+    pub(crate) to_toml: fn(&Config) -> String,
+    /// The value as people read it.
+    pub(crate) to_text: fn(&Config) -> String,
+    /// The value for programs.
+    pub(crate) to_json: fn(&Config) -> serde_json::Value,
+}
+
+/// The table: sections with their settings, each with documentation, field, full name, type and default.
+macro_rules! settings {
+    ($(
+        $(#[doc = $section_doc:literal])*
+        $section:ident: $Section:ident {
+            $($(#[doc = $doc:literal])* $field:ident $name:literal: $type:ty = $default:expr;)*
+        }
+    )*) => {
+        /// All settings of a process. See [`load`] for how it comes about.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $($(#[doc = $section_doc])* pub $section: $Section,)*
+        }
+
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $Section {
+                $($(#[doc = $doc])* pub $field: $type,)*
+            }
+        )*
+
+        /// The defaults of the table, on any machine the same.
+        impl Default for Config {
+            fn default() -> Config {
+                Config { $($section: $Section { $($field: $default,)* },)* }
+            }
+        }
+
+        /// Every section with its documentation, in the order of the sample file.
+        pub(crate) const SECTIONS: &[(&str, &str)] =
+            &[$((stringify!($section), concat!($($section_doc, "\n",)*)),)*];
+
+        /// Every setting, in the order of the sample file.
+        pub(crate) const SETTINGS: &[Setting] = &[$($(Setting {
+            name: $name,
+            doc: concat!($($doc, "\n",)*),
+            takes: <$type as SettingValue>::TAKES,
+            set: |config, input| <$type as SettingValue>::read(input).map(|value| config.$section.$field = value),
+            to_toml: |config| config.$section.$field.to_toml(),
+            to_text: |config| config.$section.$field.to_text(),
+            to_json: |config| config.$section.$field.to_json(),
+        },)*)*];
+    };
+}
+
+settings! {
+    /// The process and its data.
+    node: NodeSettings {
+        /// Folder of the data; created if missing. The scheduler and the store have a folder each inside.
+        data_dir "node.data-dir": PathBuf = PathBuf::from("./tinykv-data");
+        /// Name of the scheduler member in lists of members.
+        name "node.name": String = "tinykv".to_owned();
+        /// Labels of the store, such as zone and host.
+        labels "node.labels": BTreeMap<String, String> = BTreeMap::new();
+    }
+    /// The store's servers.
+    server: ServerSettings {
+        /// Where the store listens. Port 0 takes a free one.
+        addr "server.addr": String = "127.0.0.1:20160".to_owned();
+        /// What clients and other nodes dial. Empty: the listening address, or the address of the default route if
+        /// that is a wildcard.
+        advertise_addr "server.advertise-addr": String = String::new();
+        /// Where the store's HTTP server listens: metrics, health, status. Empty: nowhere.
+        status_addr "server.status-addr": String = "127.0.0.1:20180".to_owned();
+        /// Threads that serve the network. 0: half of the processors.
+        grpc_concurrency "server.grpc-concurrency": usize = 0;
+    }
+    /// The scheduler: its own server, and where a store finds it.
+    scheduler: SchedulerSettings {
+        /// Where the scheduler listens, for gRPC and HTTP. Port 0 takes a free one.
+        addr "scheduler.addr": String = "127.0.0.1:2379".to_owned();
+        /// What clients and stores dial. Empty: as for server.advertise-addr.
+        advertise_addr "scheduler.advertise-addr": String = String::new();
+        /// Schedulers that a store joins when its process has none of its own.
+        endpoints "scheduler.endpoints": Vec<String> = vec!["127.0.0.1:2379".to_owned()];
+    }
+    /// How data are kept.
+    storage: StorageSettings {
+        /// API mode, fixed when the cluster is created. v1: the first write decides between raw and transactional.
+        /// v1ttl: raw with time to live. v2: both, in keyspaces, with time to live.
+        api "storage.api": ApiMode = ApiMode::V1;
+        /// Engine of the store: fjall, rocksdb (if compiled in), or memory, which keeps nothing.
+        engine "storage.engine": EngineKind = EngineKind::Fjall;
+        /// When a write is acknowledged. always: once it is on disk. os: once the operating system has it, which
+        /// loses the last seconds in a power cut.
+        sync "storage.sync": SyncMode = SyncMode::Always;
+        /// How often expired keys are looked for and removed. Expired keys are never visible, with or without this.
+        ttl_check_poll_interval "storage.ttl-check-poll-interval": Duration = Duration::from_secs(12 * 3600);
+    }
+    /// Memory of the whole process.
+    memory: MemorySettings {
+        /// Budget for caches and buffers together. `tinykv dev` takes 256MiB, the others a quarter of what the
+        /// machine or its control group has, 8GiB at most.
+        limit "memory.limit": ByteSize = ByteSize::mib(256);
+    }
+    /// Times of a store.
+    raftstore: RaftstoreSettings {
+        /// How often a store reports itself to the scheduler.
+        pd_store_heartbeat_tick_interval "raftstore.pd-store-heartbeat-tick-interval": Duration = Duration::from_secs(10);
+        /// How often a region without changes is reported to the scheduler.
+        pd_heartbeat_tick_interval "raftstore.pd-heartbeat-tick-interval": Duration = Duration::from_secs(60);
+    }
+    /// Logs.
+    log: LogSettings {
+        /// Least important records that are written: trace, debug, info, warn, error, off. `tinykv dev` starts with
+        /// warn.
+        level "log.level": LogLevel = LogLevel::Info;
+        /// How a record looks: text, json, or tikv for tools that parse TiKV's logs.
+        format "log.format": LogFormat = LogFormat::Text;
+        /// File that records are appended to. Empty: standard error.
+        file "log.file": PathBuf = PathBuf::new();
+    }
+}
+
+impl Config {
+    /// Whether nothing is kept: neither the store's data nor the scheduler's state.
+    pub fn keeps_nothing(&self) -> bool {
+        self.storage.engine == EngineKind::Memory
+    }
+
+    /// The configuration for programs: an object per section.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut root = serde_json::Map::new();
+        for setting in SETTINGS {
+            let (section, key) = setting.name.split_once('.').expect("settings have a section");
+            let section = root.entry(section).or_insert_with(|| serde_json::Map::new().into());
+            section
+                .as_object_mut()
+                .expect("sections are objects")
+                .insert(key.to_owned(), (setting.to_json)(self));
+        }
+        root.into()
+    }
+}
+
+impl MemorySettings {
+    /// Bytes of the engine's block cache: 3/8 of the limit.
+    pub fn block_cache(&self) -> ByteSize {
+        self.limit.share(3, 8)
+    }
+
+    /// Bytes of the engine's memtables: 1/4 of the limit. The rest is for requests, answers and the program.
+    pub fn memtables(&self) -> ByteSize {
+        self.limit.share(1, 4)
+    }
+}
+
+impl ServerSettings {
+    /// Threads that serve the network on a machine with `processors`: as set, else half of them, at least one.
+    pub fn threads(&self, processors: usize) -> usize {
+        if self.grpc_concurrency == 0 { (processors / 2).max(1) } else { self.grpc_concurrency }
+    }
+}
+
+impl serde::Serialize for Config {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
+    }
+}

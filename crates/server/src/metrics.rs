@@ -1,0 +1,180 @@
+//! Metrics in Prometheus' text format. Read when somebody asks: nothing is counted twice, and a scrape costs the
+//! scraper.
+//!
+//! Names are TiKV's or PD's where the meaning is theirs, else they begin with `tinykv_`.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use engine::Engine;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+use storage::Storage;
+
+/// A registry that is read by many.
+#[derive(Clone)]
+pub(crate) struct Metrics(Arc<Registry>);
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Metrics of a process and of the given parts of it.
+    pub(crate) fn new(parts: Vec<Box<dyn Collector>>) -> Metrics {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(ProcessMetrics));
+        for part in parts {
+            registry.register_collector(part);
+        }
+        Metrics(Arc::new(registry))
+    }
+
+    /// The text that a scraper gets.
+    pub(crate) fn encode(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.0).expect("writing to a string does not fail");
+        out
+    }
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), fmt::Error> {
+    let metric = ConstCounter::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: f64,
+) -> Result<(), fmt::Error> {
+    let metric = ConstGauge::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
+}
+
+/// What a store did and holds.
+#[derive(Debug)]
+pub(crate) struct StoreMetrics {
+    pub(crate) storage: Storage,
+    pub(crate) engine: Arc<dyn Engine>,
+}
+
+impl Collector for StoreMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let e = &mut encoder;
+        let storage = self.storage.statistics();
+        counter(
+            e,
+            "tinykv_storage_groups",
+            "Groups of writes committed, each with one sync",
+            storage.groups,
+        )?;
+        counter(e, "tinykv_storage_commands", "Write commands committed", storage.commands)?;
+        counter(
+            e,
+            "tinykv_storage_written_bytes",
+            "Bytes of keys and values committed",
+            storage.bytes,
+        )?;
+        counter(e, "tinykv_storage_syncs", "Syncs done for groups of writes", storage.syncs)?;
+        counter(
+            e,
+            "tinykv_storage_refused",
+            "Writes refused because the queue was full",
+            storage.refused,
+        )?;
+        gauge(
+            e,
+            "tinykv_storage_waiting",
+            "Writes that wait for their group",
+            None,
+            storage.waiting as f64,
+        )?;
+        let waiting_bytes = storage.waiting_bytes as f64;
+        gauge(
+            e,
+            "tinykv_storage_waiting_bytes",
+            "Bytes of the writes that wait",
+            None,
+            waiting_bytes,
+        )?;
+        let engine = self.engine.statistics();
+        counter(e, "tinykv_engine_batches", "Batches written to the engine", engine.batches)?;
+        counter(
+            e,
+            "tinykv_engine_batch_bytes",
+            "Bytes of keys and values in them",
+            engine.batch_bytes,
+        )?;
+        counter(e, "tinykv_engine_syncs", "Syncs of the engine's journal", engine.syncs)?;
+        let (disk, memory, cache) =
+            (engine.disk_bytes as f64, engine.memory_bytes as f64, engine.cache_bytes as f64);
+        gauge(e, "tinykv_engine_disk_bytes", "Bytes in the engine's files", None, disk)?;
+        gauge(e, "tinykv_engine_memtable_bytes", "Bytes in the engine's memtables", None, memory)?;
+        gauge(e, "tinykv_engine_cache_bytes", "Bytes in the engine's block cache", None, cache)
+    }
+}
+
+/// What the operating system says of this process.
+#[derive(Debug)]
+struct ProcessMetrics;
+
+impl Collector for ProcessMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let e = &mut encoder;
+        let usage = ProcessUsage::read();
+        let cpu = usage.cpu.as_secs_f64();
+        let cpu_metric = ConstCounter::new(cpu);
+        let descriptor = e.encode_descriptor(
+            "process_cpu_seconds",
+            "User and system time spent",
+            None,
+            cpu_metric.metric_type(),
+        )?;
+        cpu_metric.encode(descriptor)?;
+        let resident = usage.resident_bytes as f64;
+        gauge(e, "process_resident_memory_bytes", "Resident memory", None, resident)?;
+        gauge(e, "process_open_fds", "Open files and sockets", None, usage.open_files as f64)
+    }
+}
+
+/// A reading of `/proc/self`. Zero where the platform has none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ProcessUsage {
+    pub(crate) cpu: Duration,
+    pub(crate) resident_bytes: u64,
+    pub(crate) open_files: u64,
+}
+
+impl ProcessUsage {
+    pub(crate) fn read() -> ProcessUsage {
+        let ticks_per_second = rustix::param::clock_ticks_per_second();
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // The command may contain spaces and parentheses; fields are counted behind its last parenthesis.
+        let fields: Vec<u64> = stat
+            .rsplit_once(')')
+            .map(|(_, rest)| {
+                rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect()
+            })
+            .unwrap_or_default();
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
+        let ticks = field(14) + field(15);
+        ProcessUsage {
+            cpu: Duration::from_millis(ticks * 1000 / ticks_per_second.max(1)),
+            resident_bytes: field(24) * rustix::param::page_size() as u64,
+            open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! BatchCommands: many commands over one stream, answered in any order. The fast path of the product.
+//!
+//! The stream of answers is a state machine that the connection polls: it takes a batch off the wire, answers point
+//! gets in place from one snapshot, and keeps writes as futures until the store has them on disk. Nothing is spawned
+//! and no channel is crossed per command. One slow command holds up no other: it is one of the futures.
+//!
+//! Invariant: every command gets exactly one answer with its id, also an unknown one; an error is an answer and never
+//! ends the stream. Answers leave as soon as there are any, at most [`limits::STREAM_ANSWERS_MAX`] at once; when
+//! [`limits::STREAM_COMMANDS_MAX`] commands are under way, no more are taken off the wire.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
+use proto::{
+    kvrpcpb,
+    tikvpb::{
+        BatchCommandsEmptyResponse, BatchCommandsRequest, BatchCommandsResponse,
+        batch_commands_request::request::Cmd as Command,
+        batch_commands_response::{Response, response::Cmd as Reply},
+    },
+};
+use storage::View;
+use tonic::{Status, Streaming};
+use types::{Code, limits};
+
+use super::kv::KvService;
+use crate::errors::{self, Answer};
+
+type Pending = Pin<Box<dyn Future<Output = (u64, Reply)> + Send>>;
+
+/// The answers of one BatchCommands stream.
+pub(crate) struct BatchCommands {
+    kv: KvService,
+    requests: Streaming<BatchCommandsRequest>,
+    /// The client has closed its side, or the connection broke.
+    ended: bool,
+    /// Commands that wait for the disk or for a read pool.
+    pending: FuturesUnordered<Pending>,
+    ready: Answers,
+}
+
+/// Answers that have not left yet.
+#[derive(Default)]
+struct Answers {
+    ids: Vec<u64>,
+    replies: Vec<Response>,
+}
+
+impl Answers {
+    fn push(&mut self, id: u64, reply: Option<Reply>) {
+        self.ids.push(id);
+        self.replies.push(Response { cmd: reply });
+    }
+
+    fn is_full(&self) -> bool {
+        self.ids.len() >= limits::STREAM_ANSWERS_MAX
+    }
+
+    fn take(&mut self) -> Option<BatchCommandsResponse> {
+        if self.ids.is_empty() {
+            return None;
+        }
+        let capacity = self.ids.len();
+        Some(BatchCommandsResponse {
+            request_ids: std::mem::replace(&mut self.ids, Vec::with_capacity(capacity)),
+            responses: std::mem::replace(&mut self.replies, Vec::with_capacity(capacity)),
+            ..BatchCommandsResponse::default()
+        })
+    }
+}
+
+impl BatchCommands {
+    /// Answers `requests` from `kv`.
+    pub(crate) fn new(kv: KvService, requests: Streaming<BatchCommandsRequest>) -> BatchCommands {
+        BatchCommands {
+            kv,
+            requests,
+            ended: false,
+            pending: FuturesUnordered::new(),
+            ready: Answers::default(),
+        }
+    }
+
+    /// Answers what can be answered at once, and starts the rest.
+    fn on_batch(&mut self, batch: BatchCommandsRequest) {
+        // One view for all gets of the batch: taken now, after every request of it has arrived.
+        let mut view = None;
+        let mut ids = batch.request_ids.into_iter();
+        for request in batch.requests {
+            // A batch with fewer ids than requests is malformed; what has no id can't be answered.
+            let Some(id) = ids.next() else { break };
+            match request.cmd {
+                Some(Command::RawGet(get)) => {
+                    let reply = self.get_at_once(&mut view, &get);
+                    self.ready.push(id, Some(Reply::RawGet(reply)));
+                }
+                command => match self.start(id, command) {
+                    Started::Answered(reply) => self.ready.push(id, reply),
+                    Started::Pending(future) => self.pending.push(future),
+                },
+            }
+        }
+    }
+
+    fn get_at_once(
+        &self,
+        view: &mut Option<View>,
+        get: &kvrpcpb::RawGetRequest,
+    ) -> kvrpcpb::RawGetResponse {
+        if view.is_none() {
+            match self.kv.view() {
+                Ok(fresh) => *view = Some(fresh),
+                Err(error) => return kvrpcpb::RawGetResponse::failed(&error),
+            }
+        }
+        let view = view.as_ref().expect("was filled above");
+        self.kv.raw_get_in(view, get)
+    }
+
+    /// Starts one command.
+    fn start(&self, id: u64, command: Option<Command>) -> Started {
+        /// A command as a future, answered in its own variant.
+        macro_rules! pending {
+            ($variant:ident, $method:ident, $request:expr) => {{
+                let kv = self.kv.clone();
+                let request = $request;
+                Started::Pending(Box::pin(async move {
+                    (id, Reply::$variant(kv.$method(request).await))
+                }))
+            }};
+        }
+        /// A transactional command, which this version refuses in the answer's own error field.
+        macro_rules! refused {
+            ($variant:ident, $response:ident { $field:ident: $error:expr }) => {
+                Started::Answered(Some(Reply::$variant(kvrpcpb::$response {
+                    $field: $error,
+                    ..kvrpcpb::$response::default()
+                })))
+            };
+        }
+        match command {
+            Some(Command::RawGet(request)) => pending!(RawGet, raw_get, request),
+            Some(Command::RawBatchGet(request)) => pending!(RawBatchGet, raw_batch_get, request),
+            Some(Command::RawPut(request)) => pending!(RawPut, raw_put, request),
+            Some(Command::RawBatchPut(request)) => pending!(RawBatchPut, raw_batch_put, request),
+            Some(Command::RawDelete(request)) => pending!(RawDelete, raw_delete, request),
+            Some(Command::RawBatchDelete(request)) => {
+                pending!(RawBatchDelete, raw_batch_delete, request)
+            }
+            Some(Command::RawDeleteRange(request)) => {
+                pending!(RawDeleteRange, raw_delete_range, request)
+            }
+            Some(Command::RawScan(request)) => pending!(RawScan, raw_scan, request),
+            Some(Command::RawBatchScan(request)) => pending!(RawBatchScan, raw_batch_scan, request),
+            Some(Command::RawCoprocessor(request)) => {
+                pending!(RawCoprocessor, raw_coprocessor, request)
+            }
+            Some(Command::Empty(request)) => {
+                Started::Answered(Some(Reply::Empty(BatchCommandsEmptyResponse {
+                    test_id: request.test_id,
+                })))
+            }
+            Some(Command::GetHealthFeedback(_)) => Started::Answered(Some(
+                Reply::GetHealthFeedback(kvrpcpb::GetHealthFeedbackResponse::default()),
+            )),
+            Some(Command::Get(_)) => refused!(Get, GetResponse { error: Some(unsupported()) }),
+            Some(Command::Scan(_)) => refused!(Scan, ScanResponse { error: Some(unsupported()) }),
+            Some(Command::BatchGet(_)) => {
+                refused!(BatchGet, BatchGetResponse { error: Some(unsupported()) })
+            }
+            Some(Command::Prewrite(_)) => {
+                refused!(Prewrite, PrewriteResponse { errors: vec![*unsupported()] })
+            }
+            Some(Command::Commit(_)) => {
+                refused!(Commit, CommitResponse { error: Some(unsupported()) })
+            }
+            Some(Command::Cleanup(_)) => {
+                refused!(Cleanup, CleanupResponse { error: Some(unsupported()) })
+            }
+            Some(Command::BatchRollback(_)) => {
+                refused!(BatchRollback, BatchRollbackResponse { error: Some(unsupported()) })
+            }
+            Some(Command::ScanLock(_)) => {
+                refused!(ScanLock, ScanLockResponse { error: Some(unsupported()) })
+            }
+            Some(Command::ResolveLock(_)) => {
+                refused!(ResolveLock, ResolveLockResponse { error: Some(unsupported()) })
+            }
+            Some(Command::PessimisticLock(_)) => {
+                refused!(PessimisticLock, PessimisticLockResponse { errors: vec![*unsupported()] })
+            }
+            Some(Command::PessimisticRollback(_)) => {
+                refused!(
+                    PessimisticRollback,
+                    PessimisticRollbackResponse { errors: vec![*unsupported()] }
+                )
+            }
+            Some(Command::CheckTxnStatus(_)) => {
+                refused!(CheckTxnStatus, CheckTxnStatusResponse { error: Some(unsupported()) })
+            }
+            Some(Command::TxnHeartBeat(_)) => {
+                refused!(TxnHeartBeat, TxnHeartBeatResponse { error: Some(unsupported()) })
+            }
+            Some(Command::CheckSecondaryLocks(_)) => {
+                refused!(
+                    CheckSecondaryLocks,
+                    CheckSecondaryLocksResponse { error: Some(unsupported()) }
+                )
+            }
+            // Unknown to us: an answer without content, so that the client does not wait for it.
+            Some(_) | None => Started::Answered(None),
+        }
+    }
+}
+
+/// What became of a command.
+enum Started {
+    /// Its answer; `None` is the answer to a command that this server does not know.
+    Answered(Option<Reply>),
+    /// It waits for the disk or for a read pool.
+    Pending(Pending),
+}
+
+fn unsupported() -> Box<kvrpcpb::KeyError> {
+    let abort =
+        errors::with_remedy("transactions are not served by this version", Code::Unsupported);
+    Box::new(kvrpcpb::KeyError { abort, ..kvrpcpb::KeyError::default() })
+}
+
+impl Stream for BatchCommands {
+    type Item = Result<BatchCommandsResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            let mut moved = false;
+            while !this.ended
+                && !this.ready.is_full()
+                && this.pending.len() < limits::STREAM_COMMANDS_MAX
+            {
+                match this.requests.poll_next_unpin(cx) {
+                    Poll::Ready(Some(Ok(batch))) => this.on_batch(batch),
+                    // A broken connection takes nobody's answers; a closed one still gets what is under way.
+                    Poll::Ready(Some(Err(_)) | None) => this.ended = true,
+                    Poll::Pending => break,
+                }
+                moved = true;
+            }
+            while !this.ready.is_full() {
+                match this.pending.poll_next_unpin(cx) {
+                    Poll::Ready(Some((id, reply))) => this.ready.push(id, Some(reply)),
+                    Poll::Ready(None) | Poll::Pending => break,
+                }
+                moved = true;
+            }
+            if let Some(answers) = this.ready.take() {
+                return Poll::Ready(Some(Ok(answers)));
+            }
+            if this.ended && this.pending.is_empty() {
+                return Poll::Ready(None);
+            }
+            // Commands that were just started have been polled above and wake this task; nothing moved: wait.
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for BatchCommands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchCommands")
+            .field("ended", &self.ended)
+            .field("pending", &self.pending.len())
+            .finish()
+    }
+}

@@ -1,0 +1,12 @@
+//! The services: one async function per RPC. What stores serve: [`kv`] and its thin callers [`tikv`],
+//! [`batch_commands`], [`tinykv`]. What schedulers serve: [`pd`], [`keyspace`], [`etcd`], [`placement`]. Both: [`health`].
+
+pub(crate) mod batch_commands;
+pub(crate) mod etcd;
+pub(crate) mod health;
+pub(crate) mod keyspace;
+pub(crate) mod kv;
+pub(crate) mod pd;
+pub(crate) mod placement;
+pub(crate) mod tikv;
+pub(crate) mod tinykv;

@@ -1,0 +1,54 @@
+//! A whole cluster in the test's process, and clients that speak the wire as foreign ones do.
+
+use proto::{kvrpcpb, metapb, pdpb, pdpb::pd_client::PdClient, tikvpb::tikv_client::TikvClient};
+use server::{Config, Roles, Server, config::EngineKind};
+use tonic::transport::{Channel, Endpoint};
+use types::ApiMode;
+
+/// A cluster that keeps nothing, on free ports.
+pub(crate) async fn cluster(api: ApiMode) -> Server {
+    let mut config = Config::default();
+    config.scheduler.addr = "127.0.0.1:0".to_owned();
+    config.server.addr = "127.0.0.1:0".to_owned();
+    config.server.status_addr = "127.0.0.1:0".to_owned();
+    config.storage.engine = EngineKind::Memory;
+    config.storage.api = api;
+    Server::start(config, Roles::ALL).await.expect("starts on free ports")
+}
+
+pub(crate) async fn dial(addr: Option<std::net::SocketAddr>) -> Channel {
+    let uri = format!("http://{}", addr.expect("listens"));
+    Endpoint::from_shared(uri).expect("is a URI").connect().await.expect("answers")
+}
+
+pub(crate) async fn tikv(server: &Server) -> TikvClient<Channel> {
+    TikvClient::new(dial(server.ready().store).await)
+}
+
+pub(crate) async fn pd(server: &Server) -> PdClient<Channel> {
+    PdClient::new(dial(server.ready().scheduler).await)
+}
+
+pub(crate) fn header(server: &Server) -> Option<pdpb::RequestHeader> {
+    Some(pdpb::RequestHeader {
+        cluster_id: server.ready().cluster_id.0,
+        ..pdpb::RequestHeader::default()
+    })
+}
+
+/// The context of a key's region, as a client learns it.
+pub(crate) async fn context(server: &Server, key: &[u8]) -> kvrpcpb::Context {
+    let request = pdpb::GetRegionRequest {
+        header: header(server),
+        region_key: key.to_vec().into(),
+        ..pdpb::GetRegionRequest::default()
+    };
+    let found = pd(server).await.get_region(request).await.expect("is answered").into_inner();
+    let region: metapb::Region = found.region.expect("every key has a region");
+    kvrpcpb::Context {
+        region_id: region.id,
+        region_epoch: region.region_epoch,
+        peer: found.leader,
+        ..kvrpcpb::Context::default()
+    }
+}
