@@ -1,0 +1,9 @@
+//! `tinykv`: the product. Everything is a subcommand; see `tinykv help`.
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> std::process::ExitCode {
+    tinykv::cli::main()
+}

@@ -1,0 +1,9 @@
+//! `tinyscheduler-server`: a scheduler with the course's flags; see `tinyscheduler-server -help`.
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> std::process::ExitCode {
+    tinykv::cli::course::tinyscheduler_server()
+}
