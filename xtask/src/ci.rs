@@ -1,0 +1,254 @@
+//! `cargo xtask ci`: the steps, in the order in which they fail soonest.
+//!
+//! Each step prints what it executed and how long it took. A step that executed nothing fails, unless the machine
+//! does not allow it (no root, no loop devices): then the step says so in the summary and proves nothing.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::{
+    clients,
+    product::{self, BUILD_LIMIT},
+    run::{Executed, capture, cargo, limited, now, stream, tests_passed},
+    tidy,
+};
+
+/// Arguments of `cargo xtask ci`.
+#[derive(Debug, Args)]
+pub(crate) struct CiArgs {
+    /// Leave out `cargo test --workspace`: it was run before.
+    #[arg(long)]
+    no_test: bool,
+    /// Only this step; may be repeated.
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+    /// Print the names of the steps.
+    #[arg(long)]
+    list: bool,
+    /// Go on after a step that failed.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&Path) -> anyhow::Result<Executed>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "tidy", what: "facts about the repository", run: tidy::run },
+    Step { name: "fmt", what: "cargo fmt --check", run: fmt },
+    Step { name: "clippy", what: "cargo clippy, warnings are errors", run: clippy },
+    Step { name: TEST, what: "cargo test --workspace", run: test },
+    Step { name: "doc", what: "cargo doc, warnings are errors", run: doc },
+    Step { name: "rocksdb", what: "the engine contract on RocksDB", run: rocksdb },
+    Step { name: "release", what: "the product's release builds", run: release },
+    Step { name: "kill", what: "kill -9 under load, default engine", run: kill },
+    Step { name: "kill-rocksdb", what: "kill -9 under load, RocksDB", run: kill_rocksdb },
+    Step { name: "pause", what: "SIGSTOP and SIGCONT under load", run: pause },
+    Step { name: "power-cut", what: "power cuts under load, default engine", run: power_cut },
+    Step {
+        name: "power-cut-rocksdb",
+        what: "power cuts under load, RocksDB",
+        run: power_cut_rocksdb,
+    },
+    Step { name: "disk-full", what: "full disks", run: disk_full },
+    Step { name: "clients", what: "TiKV clients by other people", run: clients::run },
+];
+
+/// The step that `--no-test` leaves out.
+const TEST: &str = "test";
+
+/// How long one scenario of chaos may take.
+const CHAOS_LIMIT: Duration = Duration::from_secs(8 * 60);
+
+/// Runs the steps that `args` select.
+pub(crate) fn run(root: &Path, args: &CiArgs) -> anyhow::Result<()> {
+    if args.list {
+        for step in STEPS {
+            println!("{:18} {}", step.name, step.what);
+        }
+        return Ok(());
+    }
+    if let Some(unknown) =
+        args.only.iter().find(|name| STEPS.iter().all(|step| step.name != **name))
+    {
+        bail!("no step has the name {unknown}; see cargo xtask ci --list");
+    }
+    let selected = |step: &&Step| {
+        if args.only.is_empty() {
+            !(args.no_test && step.name == TEST)
+        } else {
+            args.only.iter().any(|name| name == step.name)
+        }
+    };
+
+    let mut summary = Vec::new();
+    let mut passed = 0;
+    let mut failed = 0;
+    for step in STEPS.iter().filter(selected) {
+        println!("\n=== {}: {}", step.name, step.what);
+        let begin = now();
+        let result = (step.run)(root).and_then(|executed| {
+            if executed.count == 0 && executed.skipped.is_none() {
+                bail!("executed nothing")
+            }
+            Ok(executed)
+        });
+        let seconds = (now() - begin).as_secs_f64();
+        match result {
+            Ok(executed) => {
+                println!("=== {}: executed {executed} in {seconds:.1} s", step.name);
+                passed += 1;
+                summary.push(format!("ok      {:18} {seconds:8.1} s  {executed}", step.name));
+            }
+            Err(error) => {
+                println!("=== {}: FAILED after {seconds:.1} s: {error:#}", step.name);
+                failed += 1;
+                summary.push(format!("FAILED  {:18} {seconds:8.1} s  {error:#}", step.name));
+                if !args.keep_going {
+                    break;
+                }
+            }
+        }
+    }
+    println!("\n{}\n\nsteps: {passed} passed, {failed} failed", summary.join("\n"));
+    if failed == 0 { Ok(()) } else { bail!("{failed} of the steps failed") }
+}
+
+fn packages(root: &Path) -> anyhow::Result<u64> {
+    let metadata = tidy::dependencies::metadata(root)?;
+    Ok(metadata.packages.len() as u64)
+}
+
+fn fmt(root: &Path) -> anyhow::Result<Executed> {
+    stream(cargo(root, BUILD_LIMIT).args(["fmt", "--all", "--check"]))?;
+    Ok(Executed::new(packages(root)?, "packages formatted"))
+}
+
+fn clippy(root: &Path) -> anyhow::Result<Executed> {
+    stream(cargo(root, BUILD_LIMIT).args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    Ok(Executed::new(packages(root)?, "packages without a warning"))
+}
+
+fn test(root: &Path) -> anyhow::Result<Executed> {
+    let output = stream(cargo(root, BUILD_LIMIT).args(["test", "--workspace"]))?;
+    Ok(Executed::new(tests_passed(&output)?, "tests"))
+}
+
+fn doc(root: &Path) -> anyhow::Result<Executed> {
+    let mut command = cargo(root, BUILD_LIMIT);
+    // Private items too: the documentation that matters here is for those who work on the code.
+    command
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    stream(&mut command)?;
+    Ok(Executed::new(packages(root)?, "packages documented"))
+}
+
+fn rocksdb(root: &Path) -> anyhow::Result<Executed> {
+    // In release, as everywhere: RocksDB is compiled once.
+    let arguments = ["test", "--release", "-p", "engine", "--features", "rocksdb,testing"];
+    let output = stream(cargo(root, BUILD_LIMIT).args(arguments))?;
+    let on_rocksdb =
+        output.lines().filter(|line| line.contains("rocksdb") && line.ends_with("... ok")).count();
+    if on_rocksdb == 0 {
+        bail!("no test has rocksdb in its name: the contract was not held against it");
+    }
+    Ok(Executed::new(
+        tests_passed(&output)?,
+        format!("tests of the engines, {on_rocksdb} of them on RocksDB"),
+    ))
+}
+
+fn release(root: &Path) -> anyhow::Result<Executed> {
+    // The default build comes last, so that it is what lies in the target folder afterwards.
+    let mut built = 0;
+    for build in [product::Build::RocksDb, product::Build::Default] {
+        product::build(root, build)?;
+        built += 1;
+    }
+    stream(cargo(root, BUILD_LIMIT).args(["build", "--release", "-p", "chaos"]))?;
+    Ok(Executed::new(built, "builds of the product"))
+}
+
+fn kill(root: &Path) -> anyhow::Result<Executed> {
+    chaos(root, "kill", 30, product::Build::Default)
+}
+
+fn kill_rocksdb(root: &Path) -> anyhow::Result<Executed> {
+    chaos(root, "kill", 10, product::Build::RocksDb)
+}
+
+fn pause(root: &Path) -> anyhow::Result<Executed> {
+    chaos(root, "pause", 10, product::Build::Default)
+}
+
+fn power_cut(root: &Path) -> anyhow::Result<Executed> {
+    chaos(root, "power-cut", 5, product::Build::Default)
+}
+
+fn power_cut_rocksdb(root: &Path) -> anyhow::Result<Executed> {
+    chaos(root, "power-cut", 5, product::Build::RocksDb)
+}
+
+fn disk_full(root: &Path) -> anyhow::Result<Executed> {
+    chaos(root, "disk-full", 5, product::Build::Default)
+}
+
+/// The part of chaos's report that counts here.
+#[derive(Debug, Deserialize)]
+struct ChaosReport {
+    rounds_executed: u64,
+    acknowledged_writes: u64,
+    lost: u64,
+    skipped: Option<String>,
+}
+
+fn chaos(
+    root: &Path,
+    scenario: &str,
+    rounds: u32,
+    build: product::Build,
+) -> anyhow::Result<Executed> {
+    let binary = product::build(root, build)?;
+    stream(cargo(root, BUILD_LIMIT).args(["build", "--release", "-p", "chaos"]))?;
+    let target = product::target_dir(root)?;
+    let report_file = target.join("xtask").join(format!("chaos-{scenario}-{}.json", build.name()));
+    let seed = seed(root);
+    let mut command = limited(CHAOS_LIMIT, target.join("release/chaos"));
+    command.arg(scenario).arg("--binary").arg(binary);
+    command.args(["--rounds", &rounds.to_string(), "--seed", &seed.to_string()]);
+    command.arg("--report-file").arg(&report_file);
+    if build == product::Build::RocksDb {
+        command.args(["--engine", "rocksdb"]);
+    }
+    // A report of an earlier run must not be taken for this one's.
+    let _ = fs::remove_file(&report_file);
+    stream(&mut command)?;
+    let report = fs::read(&report_file)
+        .with_context(|| format!("no report in {}", report_file.display()))?;
+    let report: ChaosReport = serde_json::from_slice(&report)?;
+    let what =
+        format!("rounds, {} writes acknowledged, {} lost", report.acknowledged_writes, report.lost);
+    Ok(Executed { skipped: report.skipped, ..Executed::new(report.rounds_executed, what) })
+}
+
+/// The same tree gives the same seed, so that a run can be made before landing; another tree gives another.
+fn seed(root: &Path) -> u64 {
+    let mut command = limited(Duration::from_secs(30), "git");
+    let tree =
+        capture(command.current_dir(root).args(["rev-parse", "HEAD^{tree}"])).unwrap_or_default();
+    tree.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(1)
+}
