@@ -160,6 +160,7 @@ fn python(root: &Path, binary: &Path, cache: &Path) -> anyhow::Result<u64> {
         let python = environment(cache, package)?;
         let cluster = Cluster::start(binary, &cache.join("data"), settings)?;
         let mut command = limited(RUN_LIMIT, &python);
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
         command.arg(root.join("tests/clients").join(script)).arg(&cluster.scheduler);
         let output = stream(&mut command)
             .inspect_err(|_| println!("log of the cluster:\n{}", cluster.log()))?;

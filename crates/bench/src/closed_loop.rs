@@ -39,7 +39,7 @@ async fn call_loop<C: Connection>(mut connection: C, shared: Rc<Shared>) {
         let op = shared.next_op();
         let ticket = shared.begin(began, op.is_put());
         let result = connection.call(op).await;
-        let unreachable = matches!(result, Err(OpError::Rpc(_)));
+        let unreachable = result.as_ref().is_err_and(OpError::is_unreachable);
         began = ticket.end(result);
         if unreachable {
             tokio::time::sleep(BACK_OFF).await;
@@ -97,7 +97,7 @@ async fn batch_loop<B: BatchConnection>(
         free += completions.len();
         let mut unreachable = false;
         for completion in completions.drain(..) {
-            unreachable |= matches!(completion.result, Err(OpError::Rpc(_)));
+            unreachable |= completion.result.as_ref().is_err_and(OpError::is_unreachable);
             shared.completed(now, completion.began, completion.is_put, completion.result);
         }
         if unreachable {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     error::Error,
     progress::Progress,
-    report::{Figures, Setting, Unknown},
+    report::{Figures, Setting},
     target::Target,
     window::{Plan, measure},
     workload::Generator,
@@ -62,15 +62,24 @@ impl Round {
     }
 }
 
+/// What ours is compared with.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Peer {
+    /// Its name.
+    pub(crate) with: &'static str,
+    /// Requests per message there; 0 for unary requests.
+    pub(crate) with_batch: usize,
+    /// Members of the etcd cluster.
+    pub(crate) with_members: Option<u8>,
+}
+
 /// The result of a comparison.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Comparison {
     #[serde(flatten)]
     pub(crate) setting: Setting,
-    /// What ours was compared with.
-    pub(crate) with: &'static str,
-    /// Requests per message there; 0 for unary requests.
-    pub(crate) with_batch: usize,
+    #[serde(flatten)]
+    pub(crate) peer: Peer,
     pub(crate) ratio_median: Option<f64>,
     pub(crate) ratio_min: Option<f64>,
     pub(crate) cpu_ratio_median: Option<f64>,
@@ -87,12 +96,7 @@ pub(crate) struct Comparison {
 
 impl Comparison {
     /// Sums up the rounds.
-    pub(crate) fn new(
-        setting: Setting,
-        with: &'static str,
-        with_batch: usize,
-        rounds: Vec<Round>,
-    ) -> Comparison {
+    pub(crate) fn new(setting: Setting, peer: Peer, rounds: Vec<Round>) -> Comparison {
         let noisy_rounds = rounds.iter().filter(|round| round.noisy).count();
         let noisy_left_out = noisy_rounds * 2 <= rounds.len();
         let counted = || rounds.iter().filter(|round| !(round.noisy && noisy_left_out));
@@ -108,8 +112,7 @@ impl Comparison {
             noisy_rounds,
             noisy_left_out: noisy_left_out && noisy_rounds > 0,
             setting,
-            with,
-            with_batch,
+            peer,
             rounds,
         }
     }
@@ -165,19 +168,23 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} compared with {}", self.setting, self.with)?;
+        let number = |value: Option<f64>| {
+            value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.2}"))
+        };
+        writeln!(f, "{}", self.setting)?;
+        write!(f, "compared with {}", self.peer.with)?;
+        if let Some(members) = self.peer.with_members {
+            write!(f, " ({members} members)")?;
+        }
+        writeln!(f)?;
         writeln!(
             f,
-            "  {:>5}  {:>11} {:>11} {:>7}  {:>9} {:>9} {:>7}  {:>8} {:>8}",
-            "round", "ours", "theirs", "ratio", "cpu/op", "cpu/op", "ratio", "p50 us", "p50 us"
+            "  round       ours     theirs   ratio    cpu/op    cpu/op   ratio    p50 us    p50 us"
         )?;
         for round in &self.rounds {
-            let number = |value: Option<f64>| {
-                value.map_or_else(|| "?".to_owned(), |value| format!("{value:.2}"))
-            };
             writeln!(
                 f,
-                "  {:>5}  {:>11.0} {:>11.0} {:>7}  {:>9} {:>9} {:>7}  {:>8} {:>8}{}",
+                "  {:>5} {:>10.0} {:>10.0} {:>7}  {:>8}  {:>8} {:>7}  {:>8}  {:>8}{}",
                 round.round,
                 round.ours.ops_per_s,
                 round.theirs.ops_per_s,
@@ -190,26 +197,14 @@ impl fmt::Display for Comparison {
                 if round.noisy { "  noisy" } else { "" },
             )?;
         }
-        writeln!(
-            f,
-            "  throughput   median ratio {}, least {}",
-            Unknown(self.ratio_median, ""),
-            Unknown(self.ratio_min, "")
-        )?;
-        writeln!(f, "  cpu per op   median ratio {}", Unknown(self.cpu_ratio_median, ""))?;
-        writeln!(
-            f,
-            "  latency      median ratio of p50 {}, of p99 {}",
-            Unknown(self.p50_ratio_median, ""),
-            Unknown(self.p99_ratio_median, "")
-        )?;
+        let (median, least) = (number(self.ratio_median), number(self.ratio_min));
+        writeln!(f, "  throughput   median ratio {median}, least {least}")?;
+        writeln!(f, "  cpu per op   median ratio {}", number(self.cpu_ratio_median))?;
+        let (p50, p99) = (number(self.p50_ratio_median), number(self.p99_ratio_median));
+        writeln!(f, "  latency      median ratio of p50 {p50}, of p99 {p99}")?;
         let left_out = if self.noisy_left_out { ", left out" } else { "" };
-        writeln!(
-            f,
-            "  noisy        {} of {} rounds{left_out}",
-            self.noisy_rounds,
-            self.rounds.len()
-        )?;
+        let rounds = self.rounds.len();
+        writeln!(f, "  noisy        {} of {rounds} rounds{left_out}", self.noisy_rounds)?;
         write!(f, "  errors       {}", self.errors)
     }
 }
@@ -243,6 +238,8 @@ mod tests {
         })
     }
 
+    const PEER: Peer = Peer { with: "echo", with_batch: 0, with_members: None };
+
     fn setting() -> Setting {
         Setting {
             workload: "raw-get",
@@ -269,7 +266,7 @@ mod tests {
                 figures(100, 100, Some(10), 0.0),
             )
         });
-        Comparison::new(setting(), "echo", 0, rounds.collect())
+        Comparison::new(setting(), PEER, rounds.collect())
     }
 
     #[test]
@@ -311,7 +308,7 @@ mod tests {
     fn what_is_not_known_has_no_ratio() {
         let round = Round::new(1, figures(10, 1, None, 0.0), figures(0, 1, Some(1), 0.0));
         assert_eq!((round.ratio, round.cpu_ratio), (None, None));
-        let comparison = Comparison::new(setting(), "echo", 0, vec![round]);
+        let comparison = Comparison::new(setting(), PEER, vec![round]);
         let json = serde_json::to_value(&comparison).unwrap();
         assert_eq!(json["ratio_median"], serde_json::Value::Null);
         assert!(comparison.to_string().contains("median ratio unknown"));

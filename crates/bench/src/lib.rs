@@ -2,8 +2,8 @@
 //!
 //! The one idea: figures only mean something as ratios, and ratios only mean something if both sides were asked by
 //! the same client, on the same machine, in the same minute. So every target stands behind one trait
-//! ([`target`]), the loops that produce load ([`closed_loop`], [`open_loop`]) know none of them, and
-//! [`compare`] measures two targets in turns.
+//! (`target`), the loops that produce load (`closed_loop`, `open_loop`) know none of them, and
+//! `compare` measures two targets in turns.
 //!
 //! What holds for every figure:
 //! - Latency of the open loop counts from the intended start: a stall is charged to every request that should have

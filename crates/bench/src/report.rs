@@ -241,7 +241,7 @@ impl fmt::Display for Micros {
 }
 
 /// A figure with its unit, or that it is not known.
-pub(crate) struct Unknown(pub(crate) Option<f64>, pub(crate) &'static str);
+struct Unknown(Option<f64>, &'static str);
 
 impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,14 +1,18 @@
 //! `tinykv bench`: opens the target, loads the keys, measures, prints.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    io::{ErrorKind, Write},
+    rc::Rc,
+    time::Duration,
+};
 
 use serde::Serialize;
 use tokio::runtime::{Builder, LocalOptions};
 use types::ApiMode;
 
 use crate::{
-    args::{BenchArgs, BenchCommand, CompareArgs, LoadArgs, RunArgs, TargetName},
-    compare::{self, Comparison},
+    args::{BenchArgs, BenchCommand, CompareArgs, LoadArgs, PeerName, RunArgs, TargetName},
+    compare::{self, Comparison, Peer},
     echo_server,
     error::Error,
     interrupt::unless_signalled,
@@ -95,7 +99,12 @@ async fn two(args: CompareArgs, endpoints: &[String], json: bool) -> Result<(), 
     let generate = |target: &dyn Target| generator(args.workload, &args.load, target);
     let rounds = compare::run(&*ours, &*theirs, generate, plan, args.rounds).await?;
     let setting = Setting::new(args.workload, ours.name(), ours.batch(), &args.load);
-    print(&Comparison::new(setting, theirs.name(), theirs.batch().unwrap_or(0), rounds), json)
+    let peer = Peer {
+        with: theirs.name(),
+        with_batch: theirs.batch().unwrap_or(0),
+        with_members: (args.with == PeerName::Etcd).then_some(args.load.members),
+    };
+    print(&Comparison::new(setting, peer, rounds), json)
 }
 
 /// Opens a target and writes the keys to it if the workload reads them.
@@ -153,14 +162,17 @@ fn generator(workload: Workload, load: &LoadArgs, target: &dyn Target) -> Genera
 }
 
 fn print(report: &(impl Serialize + std::fmt::Display), json: bool) -> Result<(), Error> {
-    if !json {
-        println!("{report}");
-        return Ok(());
+    let text = match json {
+        true => serde_json::to_string_pretty(report)
+            .expect("a report has string keys and finite numbers"),
+        false => report.to_string(),
+    };
+    match writeln!(std::io::stdout(), "{text}") {
+        // Whoever reads has seen enough (`| head`).
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(source) => Err(Error::Machine { what: "to print", source }),
+        Ok(()) => Ok(()),
     }
-    let text =
-        serde_json::to_string_pretty(report).expect("a report has string keys and finite numbers");
-    println!("{text}");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use types::{
     StoreId, TimeStamp,
 };
 
-const ROUNDS: u64 = 2500;
-const LIVES: u64 = 4;
+const ROUNDS: u64 = 2000;
+const LIVES: u64 = 3;
 
 #[test]
 fn nothing_acknowledged_is_lost_in_random_power_cuts() {
@@ -34,10 +34,14 @@ fn nothing_acknowledged_is_lost_in_random_power_cuts() {
         }
     }
     println!("{ROUNDS} rounds: {executed:?}");
+    assert_eq!(executed.cuts, ROUNDS * LIVES);
     assert!(
-        executed.cuts == ROUNDS * LIVES
-            && executed.acknowledged > 50 * ROUNDS
-            && executed.torn > ROUNDS / 10
+        executed.acknowledged > 30 * ROUNDS && executed.at_once > 20 * ROUNDS,
+        "hardly anything was tried"
+    );
+    assert!(
+        executed.torn > ROUNDS / 10 && executed.snapshots > ROUNDS,
+        "the power went at harmless moments"
     );
 }
 

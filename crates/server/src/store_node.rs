@@ -186,7 +186,26 @@ async fn open_data(
     })
     .await?;
     if locked.is_new() {
-        let ident = new_identity(&*engine, placement, cluster).await?;
+        let ident = match identity::load(&*engine)? {
+            // A creation that was cut short just before its last step, or FORMAT was removed: never begin again over
+            // what may be data.
+            Some(found)
+                if found.ident.cluster_id == cluster.cluster_id
+                    && found.ident.api == cluster.api =>
+            {
+                found.ident
+            }
+            Some(found) => {
+                let message = format!(
+                    "{} has no FORMAT file, but its engine holds store {} of cluster {}",
+                    locked.path().display(),
+                    found.ident.store_id,
+                    found.ident.cluster_id
+                );
+                return Err(StartError::new(Code::DataDirMismatch, message));
+            }
+            None => new_identity(&*engine, placement, cluster).await?,
+        };
         let owner = Owner::Store { id: ident.store_id, engine: kind };
         // Last: a folder with this file is complete.
         let identity = Identity { cluster_id: ident.cluster_id, api_mode: ident.api, owner };

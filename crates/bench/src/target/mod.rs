@@ -51,6 +51,13 @@ pub(crate) enum OpError {
     Unanswered,
 }
 
+impl OpError {
+    /// Whether the target, or the way to it, is gone for the moment: callers wait before they go on.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, OpError::Rpc(_) | OpError::Region(_))
+    }
+}
+
 impl From<tonic::Status> for OpError {
     fn from(status: tonic::Status) -> OpError {
         OpError::Rpc(format!("{:?}: {}", status.code(), status.message()))

@@ -203,6 +203,13 @@ impl Routes {
         stores
     }
 
+    /// A store does not answer: asks for its routes again when they are needed. Does nothing without a scheduler.
+    pub(crate) fn forget(&self, store_id: u64) {
+        if self.scheduler.is_some() {
+            self.table.borrow_mut().0.retain(|route| route.store.id != store_id);
+        }
+    }
+
     /// Asks for the route of `key` again after `failed` was refused with `leader` as a hint. Returns at once if
     /// somebody else has done so meanwhile.
     pub(crate) async fn refresh(

@@ -38,7 +38,7 @@ use crate::{
 const CLUSTER_ID: u64 = 7;
 const KEYS: u64 = 2_000;
 
-/// What both stores and the scheduler know.
+/// What both stores and the scheduler know. A store that is down answers UNAVAILABLE and ends its streams.
 #[derive(Debug, Default)]
 struct State {
     /// With the store that leads each.
@@ -46,6 +46,7 @@ struct State {
     /// Leaders as the scheduler believes, where it lags behind.
     believed_leaders: BTreeMap<u64, u64>,
     addresses: BTreeMap<u64, String>,
+    down: Option<u64>,
     data: BTreeMap<Bytes, Bytes>,
     /// Requests that were answered with a region error.
     turned_away: u64,
@@ -92,6 +93,13 @@ impl Cluster {
         let (first, leader) = state.regions[0].clone();
         state.regions[0] = (region(first.id, &first.start_key, at, 2), leader);
         state.regions.insert(1, (region(30, at, &first.end_key, 2), leader));
+    }
+
+    /// Store 2 dies and store 1 takes over.
+    fn kill_store_2(&self) {
+        let mut state = self.state();
+        state.down = Some(2);
+        state.regions.iter_mut().for_each(|(_, leader)| *leader = 1);
     }
 
     /// Store 1 leads every region; the scheduler does not know yet.
@@ -178,6 +186,13 @@ struct FakeStore {
 }
 
 impl FakeStore {
+    fn alive(&self) -> Result<(), Status> {
+        match self.cluster.state().down == Some(self.store_id) {
+            true => Err(Status::unavailable("this store is down")),
+            false => Ok(()),
+        }
+    }
+
     /// Why a request does not belong here.
     fn turn_away(
         &self,
@@ -262,6 +277,7 @@ impl Tikv for FakeStore {
         &self,
         request: Request<kvrpcpb::RawGetRequest>,
     ) -> Result<Response<kvrpcpb::RawGetResponse>, Status> {
+        self.alive()?;
         Ok(Response::new(self.get(request.into_inner())))
     }
 
@@ -269,6 +285,7 @@ impl Tikv for FakeStore {
         &self,
         request: Request<kvrpcpb::RawPutRequest>,
     ) -> Result<Response<kvrpcpb::RawPutResponse>, Status> {
+        self.alive()?;
         Ok(Response::new(self.put(request.into_inner())))
     }
 
@@ -276,6 +293,7 @@ impl Tikv for FakeStore {
         &self,
         request: Request<kvrpcpb::RawScanRequest>,
     ) -> Result<Response<kvrpcpb::RawScanResponse>, Status> {
+        self.alive()?;
         Ok(Response::new(self.scan(request.into_inner())))
     }
 
@@ -300,9 +318,13 @@ impl Tikv for FakeStore {
         &self,
         request: Request<Streaming<BatchCommandsRequest>>,
     ) -> Result<Response<BoxStream<BatchCommandsResponse>>, Status> {
+        self.alive()?;
         let store = self.clone();
         let answers = request.into_inner().map(move |message| {
-            let message = message.unwrap();
+            if let Err(down) = store.alive() {
+                return vec![Err(down)];
+            }
+            let Ok(message) = message else { return Vec::new() };
             let mut answers: Vec<(u64, response::Response)> = message
                 .request_ids
                 .into_iter()
@@ -311,10 +333,11 @@ impl Tikv for FakeStore {
                 .collect();
             answers.reverse();
             let rest = answers.split_off(answers.len() / 2);
-            [answers, rest].map(|answers| {
+            let message = |answers: Vec<_>| {
                 let (request_ids, responses) = answers.into_iter().unzip();
                 Ok(BatchCommandsResponse { request_ids, responses, ..Default::default() })
-            })
+            };
+            vec![message(answers), message(rest)]
         });
         let answers = answers.flat_map(futures_util::stream::iter);
         Ok(Response::new(Box::pin(answers)))
@@ -414,6 +437,20 @@ fn the_stores_word_on_the_leader_counts_more_than_the_schedulers() {
         assert_all_served(&cluster, &dataset, &measurement);
         let turned_away = cluster.state().turned_away;
         assert!((1..=64).contains(&turned_away), "{turned_away}: refused until the hint was taken");
+    }
+}
+
+#[test]
+fn a_store_that_dies_costs_what_was_in_flight_on_it() {
+    for batch in [None, Some(8)] {
+        let (_, _, measurement) = run(Workload::RawMixed, ApiMode::V1, batch, |cluster, _| {
+            cluster.kill_store_2();
+        });
+        let recording = &measurement.recording;
+        assert_eq!(recording.errors.total(), recording.errors.rpc);
+        // 16 are in flight; a broken stream takes some that were started before it was known to be broken.
+        assert!((1..=64).contains(&recording.errors.rpc), "{:?}", recording.errors);
+        assert!(recording.ops > 0);
     }
 }
 

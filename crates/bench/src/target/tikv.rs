@@ -279,7 +279,11 @@ impl Connection for TikvConnection {
         let mut route = self.route(op.key()).await?;
         let mut attempt = 0;
         loop {
-            match self.send(&route, &op).await? {
+            let answer = self.send(&route, &op).await;
+            if matches!(answer, Err(OpError::Rpc(_))) {
+                self.routes.forget(route.store.id);
+            }
+            match answer? {
                 Answer::Done(result) => return result,
                 Answer::RegionError(error) => {
                     attempt += 1;

@@ -5,7 +5,8 @@
 //! the slots and puts the ends on a list that the loop empties. Nothing is spawned and no channel is made per request.
 //!
 //! When a stream breaks, everything in flight on it has failed, and the stream is opened again. A request with a
-//! region error leaves the fast path: a task of its own finds the new route and sends it again, alone.
+//! region error leaves the fast path: it keeps its slot, and a task of its own finds the new route and sends it again,
+//! alone.
 
 use std::{
     cell::RefCell,
@@ -14,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::tikvpb::{BatchCommandsResponse, batch_commands_response as response};
+use proto::{
+    errorpb,
+    tikvpb::{BatchCommandsResponse, batch_commands_response as response},
+};
 use tokio::{
     sync::{Notify, mpsc},
     task::spawn_local,
@@ -62,9 +66,20 @@ struct Slot {
 struct InFlight {
     op: Op,
     began: Instant,
-    route: Rc<Route>,
-    /// Which try this is.
+    /// Where it was sent; `None` while that is being found out.
+    route: Option<Rc<Route>>,
+    /// How often it was turned away.
     attempt: u32,
+}
+
+impl InFlight {
+    fn is_on(&self, store: &Store) -> bool {
+        self.route.as_ref().is_some_and(|route| route.store.id == store.id)
+    }
+
+    fn complete(self, result: Result<(), OpError>) -> Completion {
+        Completion { began: self.began, is_put: self.op.is_put(), result }
+    }
 }
 
 /// The requests in flight.
@@ -87,19 +102,18 @@ impl Slots {
         u64::from(slot.uses) << 32 | u64::from(index)
     }
 
-    /// The request with this id.
-    fn get(&self, id: u64) -> Option<&InFlight> {
-        self.slots.get((id & u64::from(u32::MAX)) as usize)?.request.as_ref()
+    /// The request with this id, unless it has ended.
+    fn get(&mut self, id: u64) -> Option<&mut InFlight> {
+        let slot = self.slots.get_mut((id & u64::from(u32::MAX)) as usize)?;
+        slot.request.as_mut().filter(|_| u64::from(slot.uses) == id >> 32)
     }
 
-    /// Frees the slot of this id, if it is still the same request's.
+    /// Frees the slot of this id, unless the request has ended.
     fn remove(&mut self, id: u64) -> Option<InFlight> {
+        self.get(id)?;
         let index = (id & u64::from(u32::MAX)) as u32;
-        let slot =
-            self.slots.get_mut(index as usize).filter(|slot| u64::from(slot.uses) == id >> 32)?;
-        let request = slot.request.take()?;
         self.free.push(index);
-        Some(request)
+        self.slots[index as usize].request.take()
     }
 
     /// Frees the slots of all requests that `which` picks.
@@ -147,15 +161,39 @@ impl BatchStream {
                 self.0.end(*id, Err(OpError::Rpc("the stream to the store is broken".to_owned())));
             }
             self.0.changed.notify_one();
+            self.0.routes.forget(store.id);
         }
     }
 
-    /// Sends one request in a message of its own.
-    fn resend(&self, request: InFlight) {
-        let store = request.route.store.clone();
-        let mut message = BatchMessage::with_capacity(1);
-        self.0.push(&mut message, request);
-        self.send(&store, message);
+    /// Finds the route of a request that has none, after `error` if it was turned away, and sends it in a message of
+    /// its own.
+    fn reroute(&self, id: u64, turned_away: Option<(Rc<Route>, errorpb::Error)>) {
+        let stream = self.clone();
+        spawn_local(async move {
+            let inner = &stream.0;
+            let found = {
+                let mut slots = inner.slots.borrow_mut();
+                let Some(request) = slots.get(id) else { return };
+                (request.op.key().clone(), request.attempt)
+            };
+            let (key, attempt) = found;
+            let route = match turned_away {
+                Some((route, error)) => recover(&inner.routes, &key, route, error, attempt).await,
+                None => inner.routes.refresh(&key, None, None).await,
+            };
+            match route {
+                Ok(route) => {
+                    let mut message = BatchMessage::with_capacity(1);
+                    if inner.push(&mut message, id, &route) {
+                        stream.send(&route.store, message);
+                    }
+                }
+                Err(error) => {
+                    inner.end(id, Err(error));
+                    inner.changed.notify_one();
+                }
+            }
+        });
     }
 }
 
@@ -165,8 +203,11 @@ impl BatchConnection for BatchStream {
         let mut messages: Vec<(Rc<Store>, BatchMessage)> = Vec::with_capacity(1);
         let expected = ops.len();
         for (op, began) in ops.drain(..) {
-            let Some(route) = self.0.routes.find(op.key()) else {
-                self.find_route(op, began);
+            let route = self.0.routes.find(op.key());
+            let request = InFlight { op, began, route: None, attempt: 0 };
+            let id = self.0.slots.borrow_mut().insert(request);
+            let Some(route) = route else {
+                self.reroute(id, None);
                 continue;
             };
             let message =
@@ -178,7 +219,7 @@ impl BatchConnection for BatchStream {
                         &mut messages.last_mut().expect("pushed above").1
                     }
                 };
-            self.0.push(message, InFlight { op, began, route, attempt: 0 });
+            self.0.push(message, id, &route);
         }
         for (store, message) in messages {
             self.send(&store, message);
@@ -200,101 +241,61 @@ impl BatchConnection for BatchStream {
     }
 }
 
-impl BatchStream {
-    /// Asks for the route of a request that has none, then sends it.
-    fn find_route(&self, op: Op, began: Instant) {
-        let stream = self.clone();
-        spawn_local(async move {
-            match stream.0.routes.refresh(op.key(), None, None).await {
-                Ok(route) => stream.resend(InFlight { op, began, route, attempt: 0 }),
-                Err(error) => stream.0.complete(began, op.is_put(), Err(error)),
-            }
-        });
-    }
-}
-
 impl Inner {
-    /// Adds a request to a message and to the slots.
-    fn push(&self, message: &mut BatchMessage, request: InFlight) {
+    /// Adds a request, which goes to `route`, to a message. False if it has been given up.
+    fn push(&self, message: &mut BatchMessage, id: u64, route: &Rc<Route>) -> bool {
         let mut slots = self.slots.borrow_mut();
-        let id = slots.insert(request);
-        let Some(InFlight { op, route, .. }) = slots.get(id) else { return };
+        let Some(request) = slots.get(id) else { return false };
         let scan_end = route.end_before(self.dataset.end());
-        message.push(id, &route.context_field, op, scan_end);
+        message.push(id, &route.context_field, &request.op, scan_end);
+        request.route = Some(route.clone());
+        true
     }
 
-    /// The request with this id has ended.
+    /// The request with this id has ended, unless it was given up or answered before.
     fn end(&self, id: u64, result: Result<(), OpError>) {
         let request = self.slots.borrow_mut().remove(id);
-        // Not there: given up, or answered before.
-        let Some(request) = request else { return };
-        self.done.borrow_mut().push(Completion {
-            began: request.began,
-            is_put: request.op.is_put(),
-            result,
-        });
-    }
-
-    fn complete(&self, began: Instant, is_put: bool, result: Result<(), OpError>) {
-        self.done.borrow_mut().push(Completion { began, is_put, result });
-        self.changed.notify_one();
+        self.done.borrow_mut().extend(request.map(|request| request.complete(result)));
     }
 
     /// Takes in one message of answers.
     fn answered(self: &Rc<Inner>, message: BatchCommandsResponse) {
         for (id, answer) in message.request_ids.into_iter().zip(message.responses) {
-            let request = self.slots.borrow_mut().remove(id);
-            let Some(request) = request else { continue };
-            let answer = match (answer.cmd, &request.op) {
-                (Some(response::response::Cmd::RawGet(answer)), Op::Get { key }) => {
-                    get_answer(&self.dataset, key, answer)
-                }
-                (Some(response::response::Cmd::RawPut(answer)), Op::Put { .. }) => {
-                    put_answer(answer)
-                }
-                (Some(response::response::Cmd::RawScan(answer)), Op::Scan { .. }) => {
-                    scan_answer(&self.dataset, answer)
-                }
-                _ => Answer::Done(Err(OpError::Refused(
-                    "the answer is to another command".to_owned(),
-                ))),
-            };
-            match answer {
+            let mut slots = self.slots.borrow_mut();
+            let Some(request) = slots.get(id) else { continue };
+            match self.judge(&request.op, answer) {
                 Answer::Done(result) => {
-                    let is_put = request.op.is_put();
-                    self.done.borrow_mut().push(Completion {
-                        began: request.began,
-                        is_put,
-                        result,
-                    });
+                    drop(slots);
+                    self.end(id, result);
                 }
                 Answer::RegionError(error) => {
-                    let stream = BatchStream(self.clone());
-                    let InFlight { op, began, route, attempt } = request;
-                    let attempt = attempt + 1;
-                    spawn_local(async move {
-                        match recover(&stream.0.routes, op.key(), route, *error, attempt).await {
-                            Ok(route) => stream.resend(InFlight { op, began, route, attempt }),
-                            Err(error) => stream.0.complete(began, op.is_put(), Err(error)),
-                        }
-                    });
+                    request.attempt += 1;
+                    // Without a route it is being sent again already: the answer came twice.
+                    let Some(route) = request.route.take() else { continue };
+                    BatchStream(self.clone()).reroute(id, Some((route, *error)));
                 }
             }
         }
         self.changed.notify_one();
     }
 
-    /// The stream to a store is broken: everything in flight on it has failed.
+    fn judge(&self, op: &Op, answer: response::Response) -> Answer {
+        use response::response::Cmd;
+        match (answer.cmd, op) {
+            (Some(Cmd::RawGet(answer)), Op::Get { key }) => get_answer(&self.dataset, key, answer),
+            (Some(Cmd::RawPut(answer)), Op::Put { .. }) => put_answer(answer),
+            (Some(Cmd::RawScan(answer)), Op::Scan { .. }) => scan_answer(&self.dataset, answer),
+            _ => Answer::Done(Err(OpError::Refused("the answer is to another command".to_owned()))),
+        }
+    }
+
+    /// The stream to a store is broken: everything in flight on it has failed, and its regions may be led by others.
     fn broken(&self, store: &Store, reason: &OpError) {
-        let requests =
-            self.slots.borrow_mut().remove_all(|request| request.route.store.id == store.id);
-        let mut done = self.done.borrow_mut();
-        done.extend(requests.into_iter().map(|request| Completion {
-            began: request.began,
-            is_put: request.op.is_put(),
-            result: Err(reason.clone()),
-        }));
+        let requests = self.slots.borrow_mut().remove_all(|request| request.is_on(store));
+        let failed = requests.into_iter().map(|request| request.complete(Err(reason.clone())));
+        self.done.borrow_mut().extend(failed);
         self.changed.notify_one();
+        self.routes.forget(store.id);
     }
 }
 
@@ -351,7 +352,7 @@ mod tests {
 
     fn request(routes: &Routes) -> InFlight {
         let key = Bytes::from_static(b"k");
-        let route = routes.find(&key).unwrap();
+        let route = routes.find(&key);
         InFlight { op: Op::Get { key }, began: clock::now(), route, attempt: 0 }
     }
 

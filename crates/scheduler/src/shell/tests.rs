@@ -28,6 +28,13 @@ impl World {
         World { fs: SimFs::new(), clock: Arc::new(SimClock::new(START)) }
     }
 
+    /// Syncs hang until the result is dropped. A test that fails meanwhile drops it before it drops the scheduler,
+    /// which would wait for them.
+    fn hold_syncs(&self) -> Gate<'_> {
+        self.fs.hold_syncs();
+        Gate(&self.fs)
+    }
+
     fn open_with(&self, options: Options) -> Result<SchedulerHandle> {
         SchedulerHandle::open(
             Arc::new(self.fs.clone()),
@@ -45,6 +52,14 @@ impl World {
         let handle = self.open();
         block_on(handle.run(|s, _| s.bootstrap(store(1), vec![region(2)], ApiMode::V1))).unwrap();
         handle
+    }
+}
+
+struct Gate<'a>(&'a SimFs);
+
+impl Drop for Gate<'_> {
+    fn drop(&mut self) {
+        self.0.release_syncs();
     }
 }
 
@@ -104,7 +119,7 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 fn an_answer_waits_for_the_sync_of_what_it_rests_on() {
     let world = World::new();
     let handle = world.bootstrapped();
-    world.fs.hold_syncs();
+    let gate = world.hold_syncs();
     let mut put = pin!(put_store(&handle, 5));
     assert!(poll(put.as_mut()).is_pending());
     world.fs.wait_for_held_sync();
@@ -117,7 +132,7 @@ fn an_answer_waits_for_the_sync_of_what_it_rests_on() {
     assert_eq!(region.region.id, RegionId(2), "regions do not wait");
     at_once(handle.run(|s, _| Ok(s.is_bootstrapped()))).unwrap();
 
-    world.fs.release_syncs();
+    drop(gate);
     block_on(put).unwrap();
     assert_eq!(block_on(read).unwrap().store, store(5));
 }
@@ -128,7 +143,7 @@ fn timestamps_and_ids_wait_for_their_window_alone() {
     let handle = world.bootstrapped();
     let first = block_on(handle.tso(1)).unwrap();
     let ids = block_on(handle.run(|s, _| s.alloc_id(1))).unwrap();
-    world.fs.hold_syncs();
+    let gate = world.hold_syncs();
     let put = pin!(put_store(&handle, 5));
     assert!(poll(put).is_pending());
     let mut last = first;
@@ -142,7 +157,7 @@ fn timestamps_and_ids_wait_for_their_window_alone() {
     world.clock.advance(Duration::from_secs(4));
     let mut beyond = pin!(handle.tso(1));
     assert!(poll(beyond.as_mut()).is_pending(), "its window is not durable");
-    world.fs.release_syncs();
+    drop(gate);
     assert!(last < block_on(beyond).unwrap());
 }
 
@@ -150,14 +165,14 @@ fn timestamps_and_ids_wait_for_their_window_alone() {
 fn one_sync_serves_all_who_wait() {
     let world = World::new();
     let handle = world.bootstrapped();
-    world.fs.hold_syncs();
+    let gate = world.hold_syncs();
     let mut first = pin!(put_store(&handle, 100));
     assert!(poll(first.as_mut()).is_pending());
     world.fs.wait_for_held_sync();
     let before = world.fs.syncs();
     let mut rest: Vec<_> = (200..300).map(|id| Box::pin(put_store(&handle, id))).collect();
     assert!(rest.iter_mut().all(|put| poll(put.as_mut()).is_pending()));
-    world.fs.release_syncs();
+    drop(gate);
     block_on(first).unwrap();
     rest.into_iter().for_each(|put| block_on(put).unwrap());
     assert_eq!(world.fs.syncs() - before, 1);
@@ -174,9 +189,9 @@ fn ticks_keep_the_window_ahead_so_that_nobody_waits() {
         // Whatever the tick recorded is durable once this is.
         let config = ClusterConfig { max_peer_count: 1 + world.fs.syncs() as u32 };
         block_on(handle.run(|s, _| s.put_cluster_config(config))).unwrap();
-        world.fs.hold_syncs();
+        let gate = world.hold_syncs();
         at_once(handle.tso(1)).unwrap();
-        world.fs.release_syncs();
+        drop(gate);
     }
 }
 
@@ -227,12 +242,12 @@ fn a_failed_sync_stops_everything_for_good() {
 fn all_who_wait_learn_of_the_failure() {
     let world = World::new();
     let handle = world.bootstrapped();
-    world.fs.hold_syncs();
+    let gate = world.hold_syncs();
     world.fs.fail_sync(0);
     let mut waiting: Vec<_> = (5..15).map(|id| Box::pin(put_store(&handle, id))).collect();
     assert!(waiting.iter_mut().all(|put| poll(put.as_mut()).is_pending()));
     world.fs.wait_for_held_sync();
-    world.fs.release_syncs();
+    drop(gate);
     for put in waiting {
         assert!(matches!(block_on(put), Err(Error::Poisoned { .. })));
     }
@@ -242,13 +257,13 @@ fn all_who_wait_learn_of_the_failure() {
 fn shutting_down_writes_what_was_recorded() {
     let world = World::new();
     let handle = world.bootstrapped();
-    world.fs.hold_syncs();
+    let gate = world.hold_syncs();
     let mut put = Box::pin(put_store(&handle, 5));
     assert!(poll(put.as_mut()).is_pending());
     let closing = handle.clone();
     let thread = task::spawn("closing", move || closing.shutdown()).unwrap();
     world.fs.wait_for_held_sync();
-    world.fs.release_syncs();
+    drop(gate);
     thread.join().unwrap().unwrap();
     block_on(put.as_mut()).unwrap();
     assert!(matches!(block_on(handle.stopped()), Error::ShutDown));
@@ -361,7 +376,7 @@ fn a_long_log_becomes_a_snapshot_while_requests_go_on() {
 fn a_slow_disk_makes_requests_fail_before_memory_is_full() {
     let world = World::new();
     let handle = world.bootstrapped();
-    world.fs.hold_syncs();
+    let gate = world.hold_syncs();
     let first = pin!(put_store(&handle, 5));
     assert!(poll(first).is_pending());
     world.fs.wait_for_held_sync();
@@ -377,7 +392,7 @@ fn a_slow_disk_makes_requests_fail_before_memory_is_full() {
     let refused = at_once(handle.run(|s, _| s.region_heartbeat(report(18)))).unwrap_err();
     assert!(matches!(refused, Error::Busy { .. }), "{refused}");
     assert_eq!(refused.class(), types::ErrorClass::BackOff);
-    world.fs.release_syncs();
+    drop(gate);
     // Once the disk has caught up requests are taken again.
     while matches!(block_on(put_store(&handle, 6)), Err(Error::Busy { .. })) {
         thread::yield_now();

@@ -257,7 +257,7 @@ location-labels = []
     let loaded = load(with_file(text)).unwrap();
     assert_eq!(loaded.config.node.name, "pd-1");
     assert_eq!(loaded.config.scheduler.addr, "127.0.0.1:1234");
-    assert_eq!(loaded.warnings.len(), 4, "{}", report(&loaded.warnings));
+    assert_eq!(loaded.warnings.len(), 3, "{}", report(&loaded.warnings));
     assert!(loaded.warnings.iter().all(|warning| warning.code == Code::IgnoredSetting));
 }
 

@@ -159,6 +159,10 @@ impl PdService {
         let Some(region) = heartbeat.region else {
             return Err(Status::unknown("invalid region heartbeat: the region is missing"));
         };
+        if heartbeat.leader.is_none() {
+            // Only leaders report; one that names none is on its way out.
+            return Ok(());
+        }
         let info = RegionInfo {
             region: convert::region(region),
             leader: heartbeat.leader.as_ref().map(convert::peer),
