@@ -152,12 +152,27 @@ impl fmt::Display for Content {
     }
 }
 
+/// When a power cut happened, as seen by an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Power {
+    /// The disk works.
+    #[default]
+    On,
+    /// The cut has begun and its call has not returned. On which side of the cut an answer belongs that comes now
+    /// can't be told, so it counts as none.
+    Failing,
+    /// The disk is gone: every sync that begins now fails.
+    Off,
+}
+
 /// One write under way. Dropping it says nothing about the write: it stays unanswered.
 #[derive(Debug)]
 #[must_use = "an answer must be noted"]
 pub struct Ticket {
     key: Bytes,
     content: Content,
+    /// When it was sent.
+    power: Power,
 }
 
 #[derive(Debug)]
@@ -183,6 +198,9 @@ pub struct Model {
     counters: BTreeMap<Bytes, Counter>,
     sequence: u64,
     acknowledged: u64,
+    power: Power,
+    /// Answers that came while the power was failing.
+    in_doubt: u64,
     violations: Vec<Violation>,
 }
 
@@ -205,11 +223,30 @@ impl Model {
             Effect::Delete => (Content::Absent, None),
         };
         register.unanswered.push(content);
-        (Ticket { key: key.clone(), content }, value)
+        (Ticket { key: key.clone(), content, power: self.power }, value)
+    }
+
+    /// Notes that the power begins to fail, is off, or is back.
+    pub fn set_power(&mut self, power: Power) {
+        self.power = power;
     }
 
     /// Notes that the write was acknowledged: from now on it must be there.
+    ///
+    /// Unless the power is going: then the answer is no promise, and one to a write that was sent to a disk that was
+    /// gone is a violation of its own.
     pub fn acknowledge(&mut self, ticket: Ticket) {
+        if self.power != Power::On {
+            self.in_doubt += 1;
+            if ticket.power == Power::Off {
+                let key = ticket.key;
+                self.violations.push(Violation::Misbehaved(format!(
+                    "a write of {} was sent after the disk was gone, and acknowledged",
+                    name(&key)
+                )));
+            }
+            return;
+        }
         let register =
             self.registers.get_mut(&ticket.key).expect("a ticket names a register of this ledger");
         assert!(
@@ -294,6 +331,10 @@ impl Model {
 
     /// Notes that a writer was told that it made `step`.
     pub fn acknowledge_step(&mut self, key: &Bytes, step: u64) {
+        if self.power != Power::On {
+            self.in_doubt += 1;
+            return;
+        }
         let counter = self.counters.entry(key.clone()).or_default();
         if !counter.acknowledged.insert(step) {
             self.violations.push(Violation::StepTwice { key: key.clone(), step });
@@ -334,6 +375,11 @@ impl Model {
     /// The counters that were ever stepped, in the order of their keys.
     pub fn counters(&self) -> Vec<Bytes> {
         self.counters.keys().cloned().collect()
+    }
+
+    /// How many answers came while the power was failing: they count as no answers.
+    pub fn in_doubt(&self) -> u64 {
+        self.in_doubt
     }
 
     /// How many writes were acknowledged so far.
@@ -483,6 +529,23 @@ mod tests {
         // The write that was not there when the process came back must not appear later.
         assert!(!model.check(&key(), second.as_deref()));
         assert!(model.check(&key(), Some(&first)));
+    }
+
+    #[test]
+    fn an_answer_while_the_power_fails_proves_nothing_and_one_from_a_lost_disk_is_a_violation() {
+        let mut model = Model::default();
+        let first = put(&mut model);
+        let (sent_before, second) = model.begin(&key(), Effect::Put);
+        model.set_power(Power::Failing);
+        model.acknowledge(sent_before);
+        assert!(model.is_unanswered(&key()));
+        assert!(model.check(&key(), Some(&first)) && model.check(&key(), second.as_deref()));
+        model.settle(&key(), Some(&first));
+        model.set_power(Power::Off);
+        let (sent_after, _) = model.begin(&key(), Effect::Put);
+        model.acknowledge(sent_after);
+        assert!(matches!(model.violations(), [Violation::Misbehaved(_)]));
+        assert_eq!((model.acknowledged(), model.in_doubt()), (1, 2));
     }
 
     #[test]

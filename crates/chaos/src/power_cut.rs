@@ -2,6 +2,9 @@
 //!
 //! This is the proof of durability: no answer may have left before its sync returned. The process meets I/O errors
 //! meanwhile; a sync that fails must end it, since nothing it acknowledges afterwards could be there.
+//!
+//! Half of the cuts come under load; answers that arrive while the call that cuts the power is under way count as none
+//! ([`Power::Failing`]). The others come right after the last answer, which must then be there.
 
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use tokio::time::sleep;
 use crate::{
     disk::{LoopDisk, allowed},
     kv::Dial,
+    model::Power,
     report::Report,
     session::{ENDED_WITHIN, Session, When},
 };
@@ -50,7 +54,19 @@ async fn rounds<D: Dial>(session: &mut Session<D>) -> anyhow::Result<()> {
             session.check(&kv, When::AfterDeath).await?;
             let load = session.load(&kv);
             sleep(session.moment(50, 800)).await;
+            if session.rng.bool() {
+                // Every answer is in before the power goes: not even the last one may be lost.
+                session.report.add(load.stop().await);
+                disk.cut_power()?;
+                process.kill()?;
+                session.report.count("cuts right after the last answer");
+                disk.remount()?;
+                session.executed();
+                continue;
+            }
+            session.ledgers.model().set_power(Power::Failing);
             disk.cut_power()?;
+            session.ledgers.model().set_power(Power::Off);
             sleep(LOAD_AFTER_CUT).await;
             session.report.add(load.stop().await);
             if process.ended(ENDED_WITHIN).await?.is_none() {
@@ -62,7 +78,10 @@ async fn rounds<D: Dial>(session: &mut Session<D>) -> anyhow::Result<()> {
             session.report.count("cuts under load");
         }
         disk.remount()?;
+        session.ledgers.model().set_power(Power::On);
         session.executed();
     }
+    let in_doubt = session.ledgers.model().in_doubt();
+    session.report.counts.insert("answers while the power failed".into(), in_doubt);
     session.last_check().await
 }

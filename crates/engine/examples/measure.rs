@@ -1,6 +1,6 @@
 //! What the engines cost: point reads, snapshots, writes, syncs, opening.
 //!
-//! `cargo run --release -p engine --example measure -- [memory|fjall|rocksdb] [KEYS] [DIR] [MEMTABLE]`
+//! `cargo run --release -p engine --example measure -- [memory|fjall|rocksdb] [KEYS] [DIR] [ROW CACHE BYTES] [MEMTABLE BYTES]`
 //!
 //! Keys have 40 bytes, values 256. Every figure of a read is processor time, the median of several rounds over all
 //! keys in random order, in one thread, with everything in the page cache; everything else is elapsed time.
@@ -20,9 +20,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let keys: u64 = args.next().map_or(Ok(100_000), |keys| keys.parse())?;
     let dir = args.next().map_or_else(|| env::temp_dir().join("tinykv-measure"), PathBuf::from);
     let clock = RealClock::new();
-    let memtable_bytes =
-        args.next().map_or(Ok(Options::default().memtable_bytes), |bytes| bytes.parse())?;
-    let options = Options { memtable_bytes, ..Options::default() };
+    let mut options = Options::default();
+    options.row_cache_bytes =
+        args.next().map_or(Ok(options.row_cache_bytes), |bytes| bytes.parse())?;
+    options.memtable_bytes =
+        args.next().map_or(Ok(options.memtable_bytes), |bytes| bytes.parse())?;
     let _ = std::fs::remove_dir_all(&dir);
 
     let start = clock.monotonic();

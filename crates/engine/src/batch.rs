@@ -4,6 +4,15 @@ use types::Bytes;
 
 use crate::{Error, Family, KEY_BYTES_MAX, Result};
 
+/// Keys and values below this are copied when an engine keeps them in memory. They come as slices of network
+/// buffers, and one small slice that stayed would keep its whole buffer alive.
+const SHARED_MIN: usize = 4 << 10;
+
+/// The bytes as they may stay in memory.
+pub(crate) fn owned(bytes: &Bytes) -> Bytes {
+    if bytes.len() < SHARED_MIN { Bytes::copy_from_slice(bytes) } else { bytes.clone() }
+}
+
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {

@@ -35,7 +35,8 @@ use std::{
 };
 
 use ::fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch, PersistMode, Readable,
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch,
+    PersistMode, Readable,
     config::{CompressionPolicy, HashRatioPolicy, PinningPolicy},
 };
 use arc_swap::ArcSwap;
@@ -43,8 +44,8 @@ use types::{Bytes, KeyRange, limits::DELETE_RANGE_BATCH_BYTES};
 
 use self::{iter::FjallIter, size::Samples};
 use crate::{
-    Engine, Error, Family, Iter, KEY_BYTES_MAX, Op, Options, Result, Snapshot, Statistics, WriteBatch,
-    poison::Poison, row_cache::RowCache, space::Space,
+    Engine, Error, Family, Iter, KEY_BYTES_MAX, Op, Options, Result, Snapshot, Statistics,
+    WriteBatch, batch::owned, poison::Poison, row_cache::RowCache, space::Space,
 };
 
 /// fjall's own bound is four memtables that wait to become tables; there it stops without looking at its threads.
@@ -52,10 +53,6 @@ const SEALED_MEMTABLES_MAX: usize = 2;
 
 /// Likewise: fjall stops at thirty runs of tables that overlap.
 const RUNS_MAX: usize = 26;
-
-/// Keys and values below this are copied on their way in. They come as slices of network buffers, and one that
-/// stayed in a memtable would keep its whole buffer alive.
-const SHARED_MIN: usize = 4 << 10;
 
 /// How often a writer looks whether the background threads have caught up: fjall tells nobody.
 const POLL: Duration = Duration::from_millis(1);
@@ -100,10 +97,14 @@ impl FjallEngine {
         journal::drop_torn_tail(dir)?;
         // fjall trusts parts of what it reads and panics where they are damaged.
         let core = catch_unwind(|| Core::open(dir, options)).unwrap_or_else(|_| {
-            Err(Error::Corrupt { path: dir.to_owned(), detail: "fjall can't make sense of its files".to_owned() })
+            Err(Error::Corrupt {
+                path: dir.to_owned(),
+                detail: "fjall can't make sense of its files".to_owned(),
+            })
         })?;
         let core = Arc::new(core);
-        let snapshot = FjallSnapshot { view: core.database.snapshot(), number: 0, core: core.clone() };
+        let snapshot =
+            FjallSnapshot { view: core.database.snapshot(), number: 0, core: core.clone() };
         Ok(FjallEngine {
             core,
             writing: Mutex::default(),
@@ -133,11 +134,13 @@ impl FjallEngine {
         self.wait_for_background(&batch)?;
 
         // `Buffer`: handed to the operating system, so that only the machine's death can lose it.
-        let mut out =
-            OwnedWriteBatch::with_capacity(core.database.clone(), batch.len()).durability(Some(PersistMode::Buffer));
+        let mut out = OwnedWriteBatch::with_capacity(core.database.clone(), batch.len())
+            .durability(Some(PersistMode::Buffer));
         for op in batch.ops() {
             match op {
-                Op::Put(family, key, value) => out.insert(core.keyspace(*family), owned(key), owned(value)),
+                Op::Put(family, key, value) => {
+                    out.insert(core.keyspace(*family), owned(key), owned(value))
+                }
                 Op::Delete(family, key) => out.remove(core.keyspace(*family), owned(key)),
             }
         }
@@ -193,7 +196,9 @@ impl Engine for FjallEngine {
     fn sync(&self) -> Result<()> {
         let core = &*self.core;
         core.poison.check()?;
-        core.database.persist(PersistMode::SyncData).map_err(|error| core.fail("sync of the journal", error))?;
+        core.database
+            .persist(PersistMode::SyncData)
+            .map_err(|error| core.fail("sync of the journal", error))?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -221,7 +226,9 @@ impl Engine for FjallEngine {
         let core = &*self.core;
         core.poison.check()?;
         for family in Family::ALL {
-            core.keyspace(family).rotate_memtable().map_err(|error| core.fail("rotation of a memtable", error))?;
+            core.keyspace(family)
+                .rotate_memtable()
+                .map_err(|error| core.fail("rotation of a memtable", error))?;
         }
         for family in Family::ALL {
             core.wait_until(|| core.keyspace(family).sealed_memtable_count() == 0)?;
@@ -307,7 +314,11 @@ impl Core {
                 .filter_block_pinning_policy(PinningPolicy::all(true))
                 .index_block_pinning_policy(PinningPolicy::all(true))
                 .data_block_compression_policy(if options.compression {
-                    CompressionPolicy::new([CompressionType::None, CompressionType::None, CompressionType::Lz4])
+                    CompressionPolicy::new([
+                        CompressionType::None,
+                        CompressionType::None,
+                        CompressionType::Lz4,
+                    ])
                 } else {
                     CompressionPolicy::disabled()
                 })
@@ -316,7 +327,8 @@ impl Core {
         for family in Family::ALL {
             keyspaces.push(database.keyspace(family.name(), create).map_err(failed)?);
         }
-        let keyspaces = keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace per family"));
+        let keyspaces =
+            keyspaces.try_into().unwrap_or_else(|_| unreachable!("one keyspace per family"));
         let rows = RowCache::new(options.row_cache_bytes);
         Ok(Core { path: dir.to_owned(), database, keyspaces, rows, poison: Poison::default() })
     }
@@ -346,17 +358,17 @@ impl Core {
     fn wait_until(&self, done: impl Fn() -> bool) -> Result<()> {
         while !done() {
             // Does nothing but tell whether the database is poisoned.
-            self.database.persist(PersistMode::Buffer).map_err(|error| self.fail("background work", error))?;
-            #[expect(clippy::disallowed_methods, reason = "fjall's threads announce nothing that could be waited for")]
+            self.database
+                .persist(PersistMode::Buffer)
+                .map_err(|error| self.fail("background work", error))?;
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "fjall's threads announce nothing that could be waited for"
+            )]
             std::thread::sleep(POLL);
         }
         Ok(())
     }
-}
-
-/// The bytes as they may stay in memory.
-fn owned(bytes: &Bytes) -> Bytes {
-    if bytes.len() < SHARED_MIN { Bytes::copy_from_slice(bytes) } else { bytes.clone() }
 }
 
 /// Bytes of the journal files on disk. fjall counts the space that it has reserved without using it.
@@ -384,14 +396,17 @@ fn translate(operation: &'static str, dir: &Path, error: ::fjall::Error) -> Erro
             _ => Error::Io { operation, path, source: Arc::new(source) },
         },
         E::Locked => Error::Locked { path, holder: "another process".to_owned() },
-        E::InvalidVersion(Some(version)) => {
-            Error::Mismatch { path, detail: format!("was written by another version of fjall ({version:?})") }
-        }
+        E::InvalidVersion(Some(version)) => Error::Mismatch {
+            path,
+            detail: format!("was written by another version of fjall ({version:?})"),
+        },
         // A background thread has failed; it alone knew why, and has logged it.
         E::Poisoned => Error::Io {
             operation: "background work",
             path,
-            source: Arc::new(io::Error::other("a thread of the engine stopped; the log has its error")),
+            source: Arc::new(io::Error::other(
+                "a thread of the engine stopped; the log has its error",
+            )),
         },
         other => Error::Corrupt { path, detail: format!("{operation}: {other}") },
     }

@@ -9,11 +9,13 @@
 //! 1. **Atomicity.** A [`WriteBatch`] takes effect as a whole over all families, also after a crash.
 //! 2. **Order.** Batches take effect in the order in which [`Engine::write`] was called. After a crash a prefix
 //!    of that order is there, and at least everything that was written before the last [`Engine::sync`] that
-//!    returned began.
+//!    returned began. On disk only the death of the machine is such a crash: a killed process loses nothing.
 //! 3. **Isolation.** A [`Snapshot`] and its iterators see the batches that were written before it was taken, and
 //!    nothing of later writes, delete-ranges, flushes and compactions.
 //! 4. **Poison.** After a failed write, sync or checksum the engine answers [`Error::Poisoned`] to everything, for
-//!    good. Nothing is retried: after a failed `fsync` the kernel has dropped the pages.
+//!    good. Nothing is retried: after a failed `fsync` the kernel has dropped the pages. A batch whose write failed
+//!    may be there after a restart. What is refused before anything is touched ([`Error::DiskFull`],
+//!    [`Error::KeyLength`]) poisons nothing.
 //! 5. **Honest iterators.** An I/O error is returned, never taken for the end of the range.
 //! 6. **delete-range** is not atomic: it may be done in several batches, in order with the writes before and after
 //!    it, and doing it again does no harm.
@@ -36,7 +38,6 @@ mod open;
 mod poison;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
-#[cfg(any(feature = "fjall", feature = "rocksdb"))]
 mod row_cache;
 #[cfg(any(feature = "fjall", feature = "rocksdb"))]
 mod space;

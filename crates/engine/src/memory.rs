@@ -1,6 +1,6 @@
 //! The engine that keeps nothing: for tests, simulation and `--memory`.
 //!
-//! Every family is a [`tree::Tree`], whose copies cost one pointer. A write changes the current trees and then
+//! Every family is a tree (`tree.rs`) whose copies cost one pointer. A write changes the current trees and then
 //! publishes copies of them in one step; a snapshot is what was published last. Readers thus never wait for a
 //! writer and never see half a batch.
 //!
@@ -28,7 +28,8 @@ use types::{Bytes, KeyRange};
 
 use self::tree::{Position, Tree};
 use crate::{
-    Engine, Error, Family, Iter, Op, Result, Snapshot, Statistics, WriteBatch, poison::Poison,
+    Engine, Error, Family, Iter, Op, Result, Snapshot, Statistics, WriteBatch, batch::owned,
+    poison::Poison, row_cache::RowCache,
 };
 
 /// Keys that a delete-range removes per batch. A crash may come between two of them; small, so that it does in
@@ -46,6 +47,7 @@ pub struct MemoryEngine {
 #[derive(Default)]
 struct Shared {
     writer: Mutex<Writer>,
+    rows: RowCache,
     poison: Poison,
     corrupt_read: AtomicBool,
     batches: AtomicU64,
@@ -57,6 +59,8 @@ struct Shared {
 #[derive(Default)]
 struct Writer {
     families: Families,
+    /// Of the last batch, and of the snapshot that shows it.
+    number: u64,
     journal: Option<Journal>,
     fail_write: Option<io::ErrorKind>,
     fail_sync: Option<io::ErrorKind>,
@@ -77,6 +81,7 @@ struct Families([Tree; Family::ALL.len()]);
 /// A view of the engine.
 struct MemorySnapshot {
     families: Families,
+    number: u64,
     shared: Arc<Shared>,
 }
 
@@ -91,7 +96,13 @@ struct MemoryIter {
 impl MemoryEngine {
     /// An empty engine that remembers no history: it can't be crashed, and takes no memory beside its data.
     pub fn new() -> MemoryEngine {
-        MemoryEngine::from_families(Families::default(), None)
+        MemoryEngine::with_row_cache(0)
+    }
+
+    /// Like [`new`](MemoryEngine::new), with up to `bytes` of copies of what was read lately: finding a key in a
+    /// large tree costs a few microseconds.
+    pub fn with_row_cache(bytes: u64) -> MemoryEngine {
+        MemoryEngine::from_families(Families::default(), None, RowCache::new(bytes))
     }
 
     /// An empty engine that can be crashed. Every sync forgets the batches before it.
@@ -137,20 +148,24 @@ impl MemoryEngine {
 
     fn restarted(families: Families) -> MemoryEngine {
         let journal = Journal { synced: families.clone(), unsynced: Vec::new() };
-        MemoryEngine::from_families(families, Some(journal))
+        MemoryEngine::from_families(families, Some(journal), RowCache::default())
     }
 
-    fn from_families(families: Families, journal: Option<Journal>) -> MemoryEngine {
+    fn from_families(families: Families, journal: Option<Journal>, rows: RowCache) -> MemoryEngine {
         let writer = Writer { families: families.clone(), journal, ..Writer::default() };
-        let shared = Arc::new(Shared { writer: Mutex::new(writer), ..Shared::default() });
-        let snapshot = MemorySnapshot { families, shared: shared.clone() };
+        let shared = Arc::new(Shared { writer: Mutex::new(writer), rows, ..Shared::default() });
+        let snapshot = MemorySnapshot { families, number: 0, shared: shared.clone() };
         MemoryEngine { shared, published: Arc::new(ArcSwap::from_pointee(snapshot)) }
     }
 
     fn publish(&self, writer: &Writer) {
-        let snapshot =
-            MemorySnapshot { families: writer.families.clone(), shared: self.shared.clone() };
-        self.published.store(Arc::new(snapshot));
+        let Writer { families, number, .. } = writer;
+        let (families, number) = (families.clone(), *number);
+        self.published.store(Arc::new(MemorySnapshot {
+            families,
+            number,
+            shared: self.shared.clone(),
+        }));
     }
 
     /// Applies a batch and journals it; does not publish.
@@ -161,6 +176,17 @@ impl MemoryEngine {
         self.shared.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.batch_bytes.fetch_add(batch.bytes() as u64, Ordering::Relaxed);
         writer.families.apply(&batch);
+        writer.number += 1;
+        for op in batch.ops() {
+            match op {
+                Op::Put(family, key, value) => {
+                    self.shared.rows.write(*family, key, writer.number, Some(value))
+                }
+                Op::Delete(family, key) => {
+                    self.shared.rows.write(*family, key, writer.number, None)
+                }
+            }
+        }
         if let Some(journal) = &mut writer.journal {
             journal.unsynced.push(batch);
         }
@@ -267,7 +293,7 @@ impl Engine for MemoryEngine {
             syncs: self.shared.syncs.load(Ordering::Relaxed),
             disk_bytes: 0,
             memory_bytes: self.published.load().families.0.iter().map(Tree::bytes).sum(),
-            cache_bytes: 0,
+            cache_bytes: self.shared.rows.bytes(),
         }
     }
 }
@@ -275,7 +301,12 @@ impl Engine for MemoryEngine {
 impl Snapshot for MemorySnapshot {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>> {
         self.shared.check_read()?;
-        Ok(self.families[family].get(key).cloned())
+        if let Some(known) = self.shared.rows.get(family, key, self.number) {
+            return Ok(known);
+        }
+        let found = self.families[family].get(key);
+        self.shared.rows.fill(family, key, self.number, found.map(|value| &value[..]));
+        Ok(found.cloned())
     }
 
     fn iter(&self, family: Family, range: &KeyRange) -> Result<Box<dyn Iter>> {
@@ -380,7 +411,7 @@ impl Families {
     fn apply(&mut self, batch: &WriteBatch) {
         for op in batch.ops() {
             match op {
-                Op::Put(family, key, value) => self[*family].insert(key.clone(), value.clone()),
+                Op::Put(family, key, value) => self[*family].insert(owned(key), owned(value)),
                 Op::Delete(family, key) => self[*family].remove(key),
             }
         }

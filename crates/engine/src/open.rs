@@ -69,7 +69,7 @@ impl FromStr for Kind {
     }
 }
 
-/// Settings of an engine on disk. The defaults suit a small machine that does other things as well.
+/// Settings of an engine; all but the row cache concern the disk. The defaults suit a small machine that does other things as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Most bytes of table blocks kept in memory.
@@ -108,7 +108,7 @@ impl Default for Options {
 /// ([`data_dir`](crate::data_dir)).
 pub fn open(kind: Kind, dir: &Path, options: &Options) -> Result<Arc<dyn Engine>> {
     match kind {
-        Kind::Memory => Ok(Arc::new(MemoryEngine::new())),
+        Kind::Memory => Ok(Arc::new(MemoryEngine::with_row_cache(options.row_cache_bytes))),
         #[cfg(feature = "fjall")]
         Kind::Fjall => Ok(Arc::new(crate::fjall::FjallEngine::open(dir, options)?)),
         #[cfg(feature = "rocksdb")]

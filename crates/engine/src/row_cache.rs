@@ -1,4 +1,4 @@
-//! Values of keys that were read lately, in front of an engine on disk.
+//! Values of keys that were read lately, in front of an engine.
 //!
 //! A point read of an LSM tree searches the memtable and a table or two; on the way it misses the processor's cache
 //! some thirty times, which is most of its three to six microseconds. Here it is one hash and a handful of misses.
@@ -33,7 +33,8 @@ const ROW_BYTES_MAX: usize = SET_BYTES / 4;
 /// Memory that a row takes beside its key and value.
 const ROW_OVERHEAD: usize = size_of::<Row>() + 16;
 
-/// The cache.
+/// The cache. By default it keeps nothing.
+#[derive(Default)]
 pub(crate) struct RowCache {
     sets: Box<[Mutex<Set>]>,
 }

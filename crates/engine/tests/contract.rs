@@ -15,6 +15,7 @@ impl Subject for Memory {
 }
 
 engine_contract!(memory, Memory(MemoryEngine::new()));
+engine_contract!(memory_with_row_cache, Memory(MemoryEngine::with_row_cache(64 << 10)));
 engine_contract!(memory_with_journal, Memory(MemoryEngine::with_journal()));
 
 /// An engine in a folder of its own.

@@ -23,15 +23,17 @@ fn folder(kind: Kind) -> (tempfile::TempDir, impl Fn(&Path) -> Result<Arc<dyn En
 /// Journal files and where their records end.
 fn journals(dir: &Path, extension: &str) -> Vec<(PathBuf, usize)> {
     let is_journal = |path: &PathBuf| path.extension().is_some_and(|found| found == extension);
-    let end = |path: &Path| {
-        fs::read(path).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
-    };
+    let end = |path: &Path| disk::content_end(&fs::read(path).unwrap());
     files(dir).into_iter().filter(is_journal).map(|path| (path.clone(), end(&path))).collect()
 }
 
 fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);
+    if path.extension().is_some_and(|name| name == "jnl") {
+        // fjall reserves 64 MiB; the zeros behind its records need not be written again.
+        bytes.truncate(disk::content_end(&bytes));
+    }
     fs::write(path, bytes).unwrap();
 }
 
@@ -119,7 +121,7 @@ macro_rules! disk_tests {
                 let tables: Vec<_> = files(&copy).into_iter().filter($table).collect();
                 assert!(4 <= tables.len(), "{tables:?}");
                 let (mut refused, mut harmless) = (0, 0);
-                for round in 0..120 {
+                for round in 0..60 {
                     let damaged = dir.path().join(format!("damaged-{round}"));
                     copy_dir(&copy, &damaged).unwrap();
                     let table =
@@ -147,7 +149,7 @@ macro_rules! disk_tests {
                     fs::remove_dir_all(&damaged).unwrap();
                 }
                 println!("{refused} refused, {harmless} without consequence");
-                assert!(20 < refused, "{refused} refused, {harmless} without consequence");
+                assert!(10 < refused, "{refused} refused, {harmless} without consequence");
             }
 
             #[test]
@@ -176,17 +178,12 @@ macro_rules! disk_tests {
             #[test]
             fn a_failed_flush_poisons() {
                 let (dir, open) = folder($kind);
-                let engine = open(dir.path()).unwrap();
+                let live = dir.path().join("live");
+                let engine = open(&live).unwrap();
                 write_numbered(&*engine, 0).unwrap();
                 engine.flush().unwrap();
                 write_numbered(&*engine, 1).unwrap();
-                files(dir.path())
-                    .into_iter()
-                    .filter($table)
-                    .for_each(|table| drop(fs::remove_file(table)));
-                for folder in [dir.path().to_owned()].into_iter().chain(folders(dir.path())).rev() {
-                    fs::remove_dir_all(folder).unwrap_or_default();
-                }
+                fs::rename(&live, dir.path().join("gone")).unwrap();
                 let error = engine.flush().unwrap_err();
                 assert_eq!(error.class(), ErrorClass::Fatal, "{error}");
                 disk::is_poisoned(&*engine);
@@ -208,19 +205,6 @@ macro_rules! disk_tests {
             }
         }
     };
-}
-
-/// Every folder below one, the deepest last.
-fn folders(dir: &Path) -> Vec<PathBuf> {
-    let mut out = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            out.push(path.clone());
-            out.extend(folders(&path));
-        }
-    }
-    out
 }
 
 #[cfg(feature = "fjall")]

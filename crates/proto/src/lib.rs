@@ -13,6 +13,7 @@
 //! `schedulerpb.Scheduler` has no module: its messages are those of [`pdpb`], and the server
 //! rewrites the path. Neither logs nor files contain these messages; their formats are our own.
 
+#![forbid(unsafe_code)]
 #![allow(missing_docs, unreachable_pub, unused_qualifications, elided_lifetimes_in_paths)]
 #![allow(clippy::all, clippy::unwrap_used)]
 #![allow(rustdoc::all)]

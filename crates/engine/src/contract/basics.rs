@@ -223,8 +223,8 @@ pub fn snapshots_outlive_the_handle(subject: &dyn Subject) {
 /// Readers beside a writer, with tables being written meanwhile: every snapshot has all of a batch or nothing,
 /// never goes back, and answers the same when asked again.
 pub fn batches_are_seen_whole(subject: &dyn Subject) {
-    const BATCHES: u64 = 300;
-    const KEYS: u64 = 200;
+    const BATCHES: u64 = 150;
+    const KEYS: u64 = 150;
     let engine = subject.open();
     let stop = Arc::new(AtomicBool::new(false));
     let write = |engine: &dyn Engine, number: u64| {

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -106,19 +107,42 @@ pub fn is_poisoned(engine: &dyn Engine) {
     }
 }
 
-/// Copies a folder with everything in it.
+/// Copies a folder with everything in it. The engine in it may be at work, and remove files meanwhile.
 pub fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    loop {
+        match copy_once(from, to) {
+            // A file was listed and then removed. Half a copy is not a state that ever was: again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_dir_all(to)?,
+            result => return result,
+        }
+    }
+}
+
+fn copy_once(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            copy_dir(&entry.path(), &target)?;
+            copy_once(&entry.path(), &target)?;
         } else {
-            fs::copy(entry.path(), target)?;
+            let bytes = fs::read(entry.path())?;
+            let copy = fs::File::create(target)?;
+            copy.write_all_at(&bytes[..content_end(&bytes)], 0)?;
+            copy.set_len(bytes.len() as u64)?;
         }
     }
     Ok(())
+}
+
+/// Where the zeros begin that a file ends with: journals reserve more space than they use.
+pub fn content_end(bytes: &[u8]) -> usize {
+    let blocks = bytes.chunks(4096).collect::<Vec<_>>();
+    let last = blocks.iter().rposition(|block| *block != &[0; 4096][..block.len()]);
+    last.map_or(0, |block| {
+        let tail = blocks[block].iter().rposition(|byte| *byte != 0).unwrap();
+        block * 4096 + tail + 1
+    })
 }
 
 /// Every file below a folder, in the order of their names.

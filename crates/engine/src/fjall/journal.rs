@@ -158,7 +158,9 @@ mod tests {
     use types::Bytes;
 
     use super::*;
-    use crate::{Engine, Family, Options, WriteBatch, fjall::FjallEngine};
+    use crate::{
+        Engine, Family, Options, WriteBatch, contract::disk::content_end, fjall::FjallEngine,
+    };
 
     fn batch(number: u8, large: usize) -> WriteBatch {
         let mut batch = WriteBatch::new();
@@ -178,7 +180,7 @@ mod tests {
         let ends = (0..3).map(|number| {
             engine.write(batch(number, 40_000)).unwrap();
             let bytes = fs::read(dir.join("0.jnl")).unwrap();
-            bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1
+            content_end(&bytes) as u64
         });
         ends.collect()
     }
@@ -186,6 +188,7 @@ mod tests {
     fn hole(dir: &Path, at: u64) {
         let mut bytes = fs::read(dir.join("0.jnl")).unwrap();
         bytes[at as usize..][..4096].fill(0);
+        bytes.truncate(content_end(&bytes) + 1000);
         fs::write(dir.join("0.jnl"), bytes).unwrap();
     }
 

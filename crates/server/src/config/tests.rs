@@ -1,3 +1,5 @@
+//! Layers, origins, problems and spelling of the configuration, from text in to text out.
+
 use super::*;
 use types::Code;
 

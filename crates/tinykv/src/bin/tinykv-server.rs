@@ -1,4 +1,5 @@
 //! `tinykv-server`: a store with the course's flags; see `tinykv-server -help`.
+#![forbid(unsafe_code)]
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]

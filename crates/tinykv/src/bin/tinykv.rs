@@ -1,4 +1,5 @@
 //! `tinykv`: the product. Everything is a subcommand; see `tinykv help`.
+#![forbid(unsafe_code)]
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]

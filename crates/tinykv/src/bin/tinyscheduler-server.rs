@@ -1,4 +1,5 @@
 //! `tinyscheduler-server`: a scheduler with the course's flags; see `tinyscheduler-server -help`.
+#![forbid(unsafe_code)]
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]

@@ -1,3 +1,5 @@
+//! What a process says and writes when it starts, without starting one.
+
 use types::ClusterId;
 
 use super::*;
