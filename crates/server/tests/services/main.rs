@@ -1,5 +1,7 @@
 //! The services over the wire, against a whole cluster in the test's process.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
+
 mod common;
 mod pd;
 mod raw;
