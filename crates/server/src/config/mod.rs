@@ -1,7 +1,7 @@
-//! The configuration: every setting, its default and its documentation in one table ([`settings!`] below).
+//! The configuration: every setting, its default and its documentation in one table (`settings!` below).
 //!
 //! A setting's value comes from the last of these that names it: default, file, environment
-//! (`TINYKV_SECTION__KEY`, and `LOG_LEVEL`), flag. [`load`] merges them, remembers where each value came from ([`Origin`]), and reports
+//! (`TINYKV_SECTION__KEY`, and `LOG_LEVEL`), flag. [`load()`] merges them, remembers where each value came from ([`Origin`]), and reports
 //! every problem at once. It is pure: file text, environment and facts of the machine are inputs.
 //!
 //! Names are TiKV's or PD's where the meaning is theirs. Their spelling of our settings is understood, their settings
@@ -63,7 +63,7 @@ macro_rules! settings {
             $($(#[doc = $doc:literal])* $field:ident $name:literal: $type:ty = $default:expr;)*
         }
     )*) => {
-        /// All settings of a process. See [`load`] for how it comes about.
+        /// All settings of a process. See [`load()`] for how it comes about.
         #[derive(Clone, Debug, PartialEq)]
         pub struct Config {
             $($(#[doc = $section_doc])* pub $section: $Section,)*
