@@ -86,7 +86,8 @@ pub(crate) fn run(root: &Path, args: &CiArgs) -> anyhow::Result<()> {
     }
     let selected = |step: &&Step| {
         if args.only.is_empty() {
-            !(args.no_test && step.name == TEST) && !ON_DEMAND.contains(&step.name)
+            let left_out = args.no_test && step.name == TEST;
+            !left_out && !ON_DEMAND.contains(&step.name)
         } else {
             args.only.iter().any(|name| name == step.name)
         }
