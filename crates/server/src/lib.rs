@@ -12,6 +12,7 @@ pub mod config;
 mod convert;
 mod error;
 mod errors;
+mod handlers;
 mod http;
 mod listen;
 pub mod logging;

@@ -3,12 +3,12 @@
 //! Services are plain tower services over hyper, so that the hot path of a store is a comparison of a path prefix and
 //! a call, without a router in between.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
@@ -20,6 +20,8 @@ use tokio::{
 use tonic::body::Body;
 use tower::Service;
 use types::limits;
+
+use crate::handlers::{Handlers, WithHandlers};
 
 /// What a connection may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +121,8 @@ async fn connection<S>(
         + 'static,
     S::Future: Send + 'static,
 {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let handlers = Handlers::default();
+    let mut builder = auto::Builder::new(handlers.clone());
     if protocol == Protocol::Http2 {
         builder = builder.http2_only();
     }
@@ -134,11 +137,11 @@ async fn connection<S>(
         .keep_alive_timeout(Duration::from_secs(20));
     let connection =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    let mut connection = pin!(connection);
+    let mut connection = WithHandlers::new(Box::pin(connection), handlers);
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        served = &mut connection => served,
         () = until(&mut phase, Phase::Draining) => {
-            connection.as_mut().graceful_shutdown();
+            connection.connection().graceful_shutdown();
             connection.await
         }
     };
