@@ -18,6 +18,14 @@ use crate::{Error, Statistics, command::Command};
 /// When a client may try again after a refusal: a few syncs later the queue has room.
 const RETRY_AFTER: Duration = Duration::from_millis(5);
 
+/// A caller commits in place only if no more requests than these (its own write among them) came since the last
+/// group: more mean that others are about, whom a thread that waits for the disk would hold up.
+const ALONE_REQUESTS_MAX: u64 = 4;
+
+/// A caller commits in place only if the last sync was no slower: handing a write to the thread and back costs some
+/// 60 us, and a disk that is slow now shall stop nothing but writes.
+const IN_PLACE_SYNC_MAX: Duration = Duration::from_millis(2);
+
 /// Commands that wait, each with a ticket by which it is answered.
 #[derive(Debug)]
 pub(crate) struct CommitQueue<T> {
@@ -25,6 +33,10 @@ pub(crate) struct CommitQueue<T> {
     waiting_cost: usize,
     /// Somebody commits a group at the moment.
     is_led: bool,
+    /// The count of requests when the last group ended.
+    requests_at_release: u64,
+    /// How long the last sync took.
+    last_sync: Duration,
     state: State,
     statistics: Statistics,
 }
@@ -56,6 +68,8 @@ impl<T> CommitQueue<T> {
             waiting: VecDeque::new(),
             waiting_cost: 0,
             is_led: false,
+            requests_at_release: 0,
+            last_sync: Duration::ZERO,
             state: State::Open,
             statistics: Statistics::default(),
         }
@@ -109,11 +123,22 @@ impl<T> CommitQueue<T> {
         Some(self.waiting.drain(..count).collect())
     }
 
-    /// Ends the caller's lead.
-    pub(crate) fn release(&mut self, committed: Committed) {
+    /// Ends the caller's lead. `requests` counts the reads and writes that the store was ever asked for.
+    pub(crate) fn release(&mut self, committed: Committed, requests: u64) {
         debug_assert!(self.is_led, "only the leader releases");
         self.is_led = false;
+        self.requests_at_release = requests;
+        self.last_sync = committed.sync.unwrap_or(self.last_sync);
         self.statistics.add(committed);
+    }
+
+    /// Whether who has just pushed had better commit by itself than hand over to a thread: nobody commits, nothing
+    /// else waits, few have asked for anything since the last group, and the disk is quick.
+    pub(crate) fn is_alone(&self, requests: u64) -> bool {
+        self.has_work()
+            && self.waiting.len() == 1
+            && requests.saturating_sub(self.requests_at_release) <= ALONE_REQUESTS_MAX
+            && self.last_sync <= IN_PLACE_SYNC_MAX
     }
 
     /// Closes the queue for good because the engine has failed; returns the tickets of what waits. None of it was
@@ -195,9 +220,12 @@ mod tests {
         queue.push(put(1), 3).unwrap();
         assert!(queue.lead().is_none(), "somebody leads");
         assert_eq!(queue.statistics().waiting, 1);
-        queue.release(Committed { commands: 3, bytes: 9, sync: Some(Duration::from_micros(100)) });
+        queue.release(
+            Committed { commands: 3, bytes: 9, sync: Some(Duration::from_micros(100)) },
+            3,
+        );
         assert_eq!(tickets(queue.lead().unwrap()), [3]);
-        queue.release(Committed { commands: 1, bytes: 2, sync: None });
+        queue.release(Committed { commands: 1, bytes: 2, sync: None }, 4);
         assert!(queue.lead().is_none(), "nothing waits");
         let statistics = queue.statistics();
         assert_eq!(
@@ -214,7 +242,7 @@ mod tests {
         let mut groups = Vec::new();
         while let Some(group) = queue.lead() {
             groups.push(tickets(group));
-            queue.release(Committed::default());
+            queue.release(Committed::default(), 0);
         }
         // Keys and overhead push the second half over the bound.
         assert_eq!(groups, [vec![0], vec![1], vec![2], vec![3, 4]]);
@@ -238,6 +266,38 @@ mod tests {
     }
 
     #[test]
+    fn one_writer_after_another_is_alone_and_a_crowd_is_not() {
+        let mut queue = queue(&[1]);
+        assert!(queue.is_alone(1), "the first write of all");
+        queue.push(put(1), 1).unwrap();
+        assert!(!queue.is_alone(2), "two wait");
+        queue.lead().unwrap();
+        queue.push(put(1), 2).unwrap();
+        assert!(!queue.is_alone(3), "somebody commits");
+        queue.release(Committed::default(), 3);
+        assert!(queue.is_alone(3 + ALONE_REQUESTS_MAX));
+        assert!(!queue.is_alone(3 + ALONE_REQUESTS_MAX + 1), "others read");
+        queue.lead().unwrap();
+        assert!(!queue.is_alone(4), "nothing waits");
+    }
+
+    #[test]
+    fn nobody_waits_in_place_for_a_slow_disk() {
+        let synced = |sync: Option<Duration>| Committed { sync, ..Committed::default() };
+        let mut queue = queue(&[1, 1, 1]);
+        let mut group = |sync| {
+            queue.lead().unwrap();
+            queue.release(synced(sync), 0);
+            queue.push(put(1), 9).unwrap();
+            queue.is_alone(0)
+        };
+        assert!(group(Some(IN_PLACE_SYNC_MAX)));
+        assert!(!group(Some(IN_PLACE_SYNC_MAX + Duration::from_micros(1))));
+        assert!(!group(None), "no sync says nothing about the disk");
+        assert!(group(Some(Duration::from_micros(100))));
+    }
+
+    #[test]
     fn a_closed_queue_is_emptied_and_takes_nothing_more() {
         let mut queue = queue(&[1]);
         queue.close();
@@ -245,7 +305,7 @@ mod tests {
         assert!(!queue.is_finished());
         queue.lead().unwrap();
         assert!(!queue.is_finished(), "a group is under way");
-        queue.release(Committed::default());
+        queue.release(Committed::default(), 0);
         assert!(queue.is_finished());
     }
 

@@ -186,6 +186,61 @@ fn writes_that_gather_during_a_sync_share_the_next_one() {
 }
 
 #[test]
+fn a_write_that_comes_alone_is_committed_by_who_waits_for_it() {
+    let faulty = Faulty::new(Commits::Adaptive);
+    let syncs = faulty.engine.syncs();
+    for n in 1..=3 {
+        let mut proposal = faulty.propose("a", &n.to_string());
+        assert!(poll(&mut proposal).is_pending(), "others may still come");
+        assert_eq!(faulty.engine.syncs(), syncs + n - 1);
+        assert!(matches!(poll(&mut proposal), Poll::Ready(Ok(()))));
+        assert_eq!(faulty.engine.syncs(), syncs + n);
+        assert_eq!(faulty.get("a").unwrap(), Some(bytes(&n.to_string())));
+    }
+    faulty.put("a", "by a thread that blocks");
+    assert_eq!(faulty.engine.syncs(), syncs + 4);
+}
+
+#[test]
+fn a_write_that_is_not_alone_or_that_nobody_waits_for_is_committed_by_the_thread() {
+    let faulty = Faulty::new(Commits::Adaptive);
+    // Only the thread can come to a held sync: this one never polls.
+    let by_thread = |proposals: Vec<Proposal<()>>| {
+        faulty.engine.wait_for_held_syncs(1);
+        faulty.engine.release_syncs();
+        proposals.into_iter().for_each(|proposal| proposal.wait().unwrap());
+        faulty.put("behind all others", "x");
+        faulty.engine.hold_syncs();
+    };
+    faulty.engine.hold_syncs();
+
+    drop(faulty.propose("nobody waits", "x"));
+    by_thread(Vec::new());
+
+    by_thread(vec![faulty.propose("one", "x"), faulty.propose("two", "x")]);
+
+    (0..5).for_each(|_| drop(faulty.get("readers are about")));
+    by_thread(vec![faulty.propose("three", "x")]);
+
+    faulty.engine.release_syncs();
+    faulty.store.storage.shutdown();
+    for key in ["nobody waits", "one", "two", "three"] {
+        assert_eq!(faulty.get(key).unwrap(), Some(bytes("x")), "{key}");
+    }
+}
+
+#[test]
+fn a_failed_sync_in_place_stops_the_store() {
+    let faulty = Faulty::new(Commits::Adaptive);
+    faulty.put("a", "old");
+    faulty.engine.fail_sync(1);
+    let mut proposal = faulty.propose("a", "new");
+    assert!(poll(&mut proposal).is_pending());
+    assert_undetermined(proposal.wait());
+    faulty.assert_stopped();
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_acknowledged() {
     let faulty = Faulty::new(Commits::OnThread);
     faulty.put("a", "old");

@@ -16,7 +16,7 @@ use std::{
 
 use types::RegionError;
 
-use super::storage::Inner;
+use super::{storage::Inner, writer::Duty};
 use crate::{
     Error, Latching, Result, Swapped,
     command::{Answer, Command},
@@ -26,7 +26,8 @@ use crate::{
 ///
 /// The command is in the queue, behind all commands proposed before, when the call that made this returns; only the
 /// very first writes of a v1 cluster are queued later, when the key-mode latch has answered and this is polled.
-/// Dropping it does not take the command back.
+/// It is committed without further ado, or, with [`Commits::Adaptive`](super::Commits), at the latest when this is
+/// polled, waited for or dropped. Dropping it does not take the command back.
 ///
 /// # Errors
 /// [`RegionError::Undetermined`]: the write may or may not be there. Every other error is definite: it is not there.
@@ -43,6 +44,8 @@ enum State {
     Latching(Box<Latch>),
     /// It is in the queue, or answered.
     Proposed(Arc<Slot>),
+    /// It is in the queue, alone: who polls this twice commits it.
+    OnDuty { slot: Arc<Slot>, duty: Duty, polled: bool },
     /// The answer was taken.
     Finished,
 }
@@ -92,7 +95,7 @@ mod sealed {
 
 /// Where an answer is put and waited for.
 #[derive(Debug, Default)]
-struct Slot {
+pub(super) struct Slot {
     content: Mutex<Content>,
 }
 
@@ -106,6 +109,12 @@ enum Content {
 }
 
 impl Slot {
+    /// An empty slot, and the ticket by which it is answered.
+    pub(super) fn new() -> (Arc<Slot>, Ticket) {
+        let slot = Arc::new(Slot::default());
+        (slot.clone(), Ticket(Some(slot)))
+    }
+
     fn content(&self) -> MutexGuard<'_, Content> {
         // Nothing panics while it holds the lock, and every content is a whole one.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
@@ -167,11 +176,13 @@ impl<T> Proposal<T> {
         Proposal { state: State::Refused(error), answer: PhantomData }
     }
 
-    /// A proposal and the ticket by which it is answered.
-    pub(super) fn new() -> (Proposal<T>, Ticket) {
-        let slot = Arc::new(Slot::default());
-        let proposal = Proposal { state: State::Proposed(slot.clone()), answer: PhantomData };
-        (proposal, Ticket(Some(slot)))
+    /// A proposal in the queue, answered in `slot`.
+    pub(super) fn proposed(slot: Arc<Slot>, duty: Option<Duty>) -> Proposal<T> {
+        let state = match duty {
+            Some(duty) => State::OnDuty { slot, duty, polled: false },
+            None => State::Proposed(slot),
+        };
+        Proposal { state, answer: PhantomData }
     }
 
     /// A proposal that waits for the key mode before its command goes to the queue.
@@ -224,6 +235,17 @@ impl<T: FromAnswer> Future for Proposal<T> {
                         self.state = latch.storage.propose_latched::<T>(held, command).state;
                     }
                 },
+                State::OnDuty { slot, duty, polled: false } => {
+                    // Others who are about to propose go first. What they bring shares the sync, and takes the
+                    // duty away: it rings the thread.
+                    self.state = State::OnDuty { slot, duty, polled: true };
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                State::OnDuty { slot, duty, polled: true } => {
+                    duty.commit();
+                    self.state = State::Proposed(slot);
+                }
                 State::Proposed(slot) => {
                     let Poll::Ready(answer) = slot.poll(cx) else {
                         self.state = State::Proposed(slot);
@@ -245,7 +267,7 @@ impl<T> fmt::Debug for Proposal<T> {
         let state = match &self.state {
             State::Refused(_) => "Refused",
             State::Latching(_) => "Latching",
-            State::Proposed(_) => "Proposed",
+            State::Proposed(_) | State::OnDuty { .. } => "Proposed",
             State::Finished => "Finished",
         };
         f.debug_tuple("Proposal").field(&state).finish()

@@ -12,7 +12,7 @@ use types::{ApiMode, Bytes, KeyMode, Region, RequestContext};
 
 use super::{
     Proposal, View,
-    proposal::FromAnswer,
+    proposal::{FromAnswer, Slot},
     writer::{OnStopped, Writer},
 };
 use crate::{
@@ -29,8 +29,11 @@ use crate::{
 /// Who commits groups of writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Commits {
-    /// A thread of the storage's own, "storage-write".
+    /// A thread of the storage's own, "storage-write"; but a write that comes while nobody else is about is committed
+    /// by who polls or waits for its [`Proposal`], which then blocks for a sync (on a disk whose last sync was quick).
     #[default]
+    Adaptive,
+    /// The thread alone: no poll ever blocks.
     OnThread,
     /// Nobody but callers of [`Storage::commit_once`]: tests and simulation.
     ByCaller,
@@ -98,7 +101,7 @@ impl Storage {
         let key_mode = KeyModeCell::recorded(identity.key_mode);
         let writer = Arc::new(Writer::new(engine, clock, ident.api, key_mode, options.on_stopped)?);
         let thread = match options.commits {
-            Commits::OnThread => {
+            Commits::Adaptive | Commits::OnThread => {
                 let writer = writer.clone();
                 Some(
                     runtime::task::spawn("storage-write", move || writer.run())
@@ -165,7 +168,7 @@ impl Storage {
     pub fn shutdown(&self) {
         self.inner.writer.close();
         match self.inner.commits {
-            Commits::OnThread => {
+            Commits::Adaptive | Commits::OnThread => {
                 let thread =
                     self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(thread) = thread {
@@ -333,9 +336,10 @@ impl Inner {
     }
 
     fn propose<T>(&self, command: Command) -> Proposal<T> {
-        let (proposal, ticket) = Proposal::new();
-        self.writer.propose(command, ticket);
-        proposal
+        let (slot, ticket) = Slot::new();
+        let in_place = self.commits == Commits::Adaptive;
+        let duty = self.writer.propose(command, ticket, in_place);
+        Proposal::proposed(slot, duty)
     }
 
     /// Only values that end need the time.

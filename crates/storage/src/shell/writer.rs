@@ -1,7 +1,8 @@
 //! The group commit: from the queue into the engine, one sync, then the answers.
 //!
 //! [`Writer::commit_once`] commits one group and may be called by any thread: the queue lets one caller lead at a
-//! time. The thread "storage-write" is a loop around it. While a group is written and synced, callers push the next
+//! time. The thread "storage-write" is a loop around it; a write that comes alone is committed by who waits for it
+//! ([`Duty`]), which saves two changes of threads. While a group is written and synced, callers push the next
 //! one; the queue's mutex is held for the pushing and taking only, never while the disk works.
 //!
 //! Invariants: a ticket is answered with success only after `engine.sync` has returned for everything that the answer
@@ -10,7 +11,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::Waker,
     time::Duration,
 };
@@ -43,6 +47,8 @@ pub(super) struct Writer {
     work: Condvar,
     /// Taken after the last sync.
     durable: ArcSwap<Arc<dyn Snapshot>>,
+    /// Reads and writes that were asked for.
+    requests: AtomicU64,
     /// The failure that stopped the store.
     stopped: OnceLock<engine::Error>,
     on_stopped: Option<OnStopped>,
@@ -55,6 +61,26 @@ struct Queue {
 }
 
 type Group = Vec<(Command, Ticket)>;
+
+/// The duty to commit a write that came alone. Whoever drops it passes it on to the thread.
+pub(super) struct Duty(Arc<Writer>);
+
+impl Duty {
+    /// Commits on this thread, unless others have come meanwhile or somebody commits already.
+    pub(super) fn commit(self) {
+        let writer = &self.0;
+        if writer.queue().commands.is_alone(writer.requests.load(Relaxed)) {
+            writer.commit_once();
+        }
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        // Does nothing if the queue is empty or led by somebody.
+        self.0.ring(self.0.queue());
+    }
+}
 
 impl Writer {
     pub(super) fn new(
@@ -76,21 +102,34 @@ impl Writer {
             queue: Mutex::new(Queue { commands: CommitQueue::new(), thread_waits: false }),
             work: Condvar::new(),
             durable: ArcSwap::from_pointee(durable),
+            requests: AtomicU64::new(0),
             stopped: OnceLock::new(),
             on_stopped,
         })
     }
 
     /// Queues a command. The ticket is answered when it is durable, or at once if it can't be taken.
-    pub(super) fn propose(&self, command: Command, ticket: Ticket) {
+    ///
+    /// With `in_place`, the thread is not rung if the caller is alone: it is given the duty to commit instead.
+    pub(super) fn propose(
+        self: &Arc<Self>,
+        command: Command,
+        ticket: Ticket,
+        in_place: bool,
+    ) -> Option<Duty> {
+        let requests = self.requests.fetch_add(1, Relaxed) + 1;
         let mut queue = self.queue();
         let refused = queue.commands.push(command, ticket);
-        self.ring(queue);
+        let duty = (in_place && queue.commands.is_alone(requests)).then(|| Duty(self.clone()));
+        if duty.is_none() {
+            self.ring(queue);
+        }
         if let Err((ticket, error)) = refused
             && let Some(waker) = ticket.answer(Err(error))
         {
             waker.wake();
         }
+        duty
     }
 
     /// Commits one group on this thread. False: nothing waits, or somebody else leads at the moment.
@@ -104,6 +143,7 @@ impl Writer {
 
     /// The newest moment that is durable as a whole. Reads see nothing that a crash could still take back.
     pub(super) fn durable(&self) -> Arc<dyn Snapshot> {
+        self.requests.fetch_add(1, Relaxed);
         Arc::clone(&self.durable.load())
     }
 
@@ -298,7 +338,7 @@ struct Lead<'w> {
 impl Lead<'_> {
     fn end(self, report: Committed) {
         let mut queue = self.writer.queue();
-        queue.commands.release(report);
+        queue.commands.release(report, self.writer.requests.load(Relaxed));
         self.writer.ring(queue);
         std::mem::forget(self);
     }
@@ -307,7 +347,7 @@ impl Lead<'_> {
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         // Only a panic comes here: `end` forgets the lead.
-        self.writer.queue().commands.release(Committed::default());
+        self.writer.queue().commands.release(Committed::default(), 0);
         let bug = engine::Error::Corrupt {
             path: "the write path".into(),
             detail: "a bug ended the commit of a group half way; see the message of the panic"
