@@ -1,8 +1,8 @@
 //! The wire: every message and service that a peer, a client or an operator can send us.
 //!
-//! All code here is generated from the `.proto` files in `/proto`, which are the interface: names,
-//! numbers and types are those of TiKV, TinyKV and etcd, and must never change. There is one module
-//! for each package; a service `X` has its server in `x_server::XServer` and its client in
+//! All code here but [`OneFrame`] is generated from the `.proto` files in `/proto`, which are the
+//! interface: names, numbers and types are those of TiKV, TinyKV and etcd, and must never change.
+//! There is one module for each package; a service `X` has its server in `x_server::XServer` and its client in
 //! `x_client::XClient`.
 //!
 //! Four choices hold for all of it (`build.rs`). Fields of type `bytes` are `Bytes`, slices of the
@@ -17,6 +17,10 @@
 #![allow(missing_docs, unreachable_pub, unused_qualifications, elided_lifetimes_in_paths)]
 #![allow(clippy::all, clippy::unwrap_used)]
 #![allow(rustdoc::all)]
+
+mod one_frame;
+
+pub use one_frame::OneFrame;
 
 pub mod apipb {
     tonic::include_proto!("apipb");

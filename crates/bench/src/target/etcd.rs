@@ -22,10 +22,13 @@ use proto::etcdserverpb::{
     TxnResponse, maintenance_client::MaintenanceClient, request_op,
 };
 use tokio::task::JoinHandle;
-use tonic::{client::Grpc, transport::Channel};
+use tonic::transport::Channel;
 use types::limits;
 
-use super::{Connection, LocalFuture, OpError, Servers, Target, routes, wire};
+use super::{
+    Connection, LocalFuture, OpError, Servers, Target, routes,
+    wire::{self, UnaryClient},
+};
 use crate::{
     clock, closed_loop,
     error::Error,
@@ -68,7 +71,7 @@ impl EtcdTarget {
         let leader = members.leader().await?;
         let connections = (0..connections)
             .map(|_| {
-                let client = Grpc::new(open_channel(&leader)?);
+                let client = wire::unary_client(open_channel(&leader)?);
                 let client = client.max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
                 Ok(EtcdConnection { client, dataset: dataset.clone() })
             })
@@ -116,7 +119,7 @@ impl Target for EtcdTarget {
 /// One connection to the leader.
 #[derive(Clone)]
 pub(crate) struct EtcdConnection {
-    client: Grpc<Channel>,
+    client: UnaryClient,
     dataset: Rc<Dataset>,
 }
 

@@ -19,7 +19,10 @@ use tonic::{
 };
 use types::{ApiMode, KeyRange, key, limits};
 
-use super::{OpError, wire::context_field};
+use super::{
+    OpError,
+    wire::{self, UnaryClient, context_field},
+};
 use crate::error::Error;
 
 /// How long a connection may take to come up.
@@ -68,9 +71,15 @@ impl Store {
         })
     }
 
-    /// A client on connection number `connection`.
-    pub(super) fn client(&self, connection: usize) -> Grpc<Channel> {
+    /// A client for streams on connection number `connection`.
+    pub(super) fn stream_client(&self, connection: usize) -> Grpc<Channel> {
         Grpc::new(self.channels[connection].clone())
+            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+    }
+
+    /// A client for unary calls on connection number `connection`.
+    pub(super) fn unary_client(&self, connection: usize) -> UnaryClient {
+        wire::unary_client(self.channels[connection].clone())
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
     }
 }

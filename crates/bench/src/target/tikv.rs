@@ -9,14 +9,13 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 use proto::{errorpb, kvrpcpb};
 use tokio::task::JoinHandle;
-use tonic::{client::Grpc, transport::Channel};
 use types::ApiMode;
 
 use super::{
     Connection, LocalFuture, OpError, Servers, Target,
     routes::{Retry, Route, Routes, Store, retry},
     tikv_batch::BatchStream,
-    wire::{self, EncodedOp},
+    wire::{self, EncodedOp, UnaryClient},
 };
 use crate::{
     clock, closed_loop,
@@ -194,16 +193,16 @@ pub(crate) struct TikvConnection {
     dataset: Rc<Dataset>,
     index: usize,
     /// The client of the store that was asked last: cloning one costs an allocation.
-    client: Option<(u64, Grpc<Channel>)>,
+    client: Option<(u64, UnaryClient)>,
 }
 
 impl TikvConnection {
-    fn client(&mut self, store: &Store) -> &mut Grpc<Channel> {
+    fn client(&mut self, store: &Store) -> &mut UnaryClient {
         let other_store = self.client.as_ref().is_none_or(|(id, _)| *id != store.id);
         if other_store {
             self.client = None;
         }
-        &mut self.client.get_or_insert_with(|| (store.id, store.client(self.index))).1
+        &mut self.client.get_or_insert_with(|| (store.id, store.unary_client(self.index))).1
     }
 
     /// Sends the request once.

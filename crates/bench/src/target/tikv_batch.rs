@@ -330,7 +330,7 @@ async fn read(
     receiver: mpsc::Receiver<BatchMessage>,
 ) -> Result<(), Status> {
     let Some(index) = connection.upgrade().map(|inner| inner.index) else { return Ok(()) };
-    let mut client = store.client(index);
+    let mut client = store.stream_client(index);
     wire::ready(&mut client).await?;
     let path = PathAndQuery::from_static("/tikvpb.Tikv/BatchCommands");
     let messages = Request::new(ReceiverStream::new(receiver));

@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 
 use bytes::{BufMut, Bytes};
 use prost::Message;
-use proto::kvrpcpb;
+use proto::{OneFrame, kvrpcpb};
 use tonic::{
     Request, Status,
     client::Grpc,
@@ -192,19 +192,27 @@ fn bytes_len(field: u32, bytes: &[u8]) -> usize {
     varint_len(tag(field, LENGTH)) + varint_len(bytes.len() as u64) + bytes.len()
 }
 
+/// A client for unary calls. Frames are the same for all targets.
+pub(super) type UnaryClient = Grpc<OneFrame<Channel>>;
+
+/// Calls methods over `channel`.
+pub(super) fn unary_client(channel: Channel) -> UnaryClient {
+    Grpc::new(OneFrame(channel))
+}
+
 /// Calls a method. `path` is `/package.Service/Method`.
 pub(super) async fn unary<E: Outgoing, D: Message + Default + 'static>(
-    client: &mut Grpc<Channel>,
+    client: &mut UnaryClient,
     path: &'static str,
     message: E,
 ) -> Result<D, OpError> {
-    ready(client).await?;
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path = PathAndQuery::from_static(path);
     let response = client.unary(Request::new(message), path, WireCodec::default()).await?;
     Ok(response.into_inner())
 }
 
-/// Waits until a connection takes a call.
+/// Waits until a connection takes a stream.
 pub(super) async fn ready(client: &mut Grpc<Channel>) -> Result<(), Status> {
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))
 }

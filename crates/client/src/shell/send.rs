@@ -1,6 +1,6 @@
 //! One request to one store: protobuf there and back.
 
-use proto::{errorpb, kvrpcpb as pb, tikvpb::tikv_client::TikvClient};
+use proto::{OneFrame, errorpb, kvrpcpb as pb, tikvpb::tikv_client::TikvClient};
 use tonic::{Code as GrpcCode, Status, transport::Channel};
 use types::{Code, KeyRange, RegionError, RequestContext};
 
@@ -18,7 +18,7 @@ pub(super) async fn to_store(
     layout: KeyLayout,
 ) -> Result<Reply, Failure> {
     // The size of an answer is bounded by what was asked for, not by gRPC's default of 4 MiB.
-    let mut store = TikvClient::new(connection).max_decoding_message_size(usize::MAX);
+    let mut store = TikvClient::new(OneFrame(connection)).max_decoding_message_size(usize::MAX);
     let context = Some(convert::context(&target.context, layout));
     let answered = exchange(&mut store, context, request, &target.context).await;
     answered.or_else(|status| judge(&status).map(Err))
@@ -65,7 +65,7 @@ fn check(
 }
 
 async fn exchange(
-    store: &mut TikvClient<Channel>,
+    store: &mut TikvClient<OneFrame<Channel>>,
     context: Option<pb::Context>,
     request: Request,
     at: &RequestContext,
