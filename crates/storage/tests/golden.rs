@@ -38,7 +38,7 @@ use support::{BEGIN_S, Store};
 
 #[test]
 fn scripts() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/raw");
+    let folder = Path::new("tests/golden/raw");
     let mut scripts: Vec<_> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     scripts.sort();

@@ -6,12 +6,7 @@
 //! in the environment, so that they are exactly what a reader types. Commands that begin with `cargo` are left out:
 //! they are how a reader gets there.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use chaos::process::Launch;
 
@@ -45,9 +40,8 @@ fn transcripts(text: &str) -> Vec<Exchange> {
     exchanges
 }
 
-fn readme() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")
-}
+/// Cargo runs tests in the folder of their package.
+const README: &str = "../../README.md";
 
 #[test]
 fn transcripts_are_found() {
@@ -78,7 +72,7 @@ async fn every_transcript_of_the_readme_is_true() {
     let mut process = launch.spawn().unwrap();
     let (ready, _) = process.ready(Duration::from_secs(30)).await.unwrap();
 
-    let exchanges = transcripts(&fs::read_to_string(readme()).unwrap());
+    let exchanges = transcripts(&fs::read_to_string(README).unwrap());
     assert!(3 < exchanges.len(), "the README has a transcript");
     let folder = binary.parent().unwrap().display().to_string();
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
