@@ -60,10 +60,6 @@ const STEPS: &[Step] = &[
     Step { name: "clients", what: "TiKV clients by other people", run: clients::run },
 ];
 
-/// Steps that run only when they are named (`--only`): they need a second release build and have not proved steady on
-/// every machine yet.
-const ON_DEMAND: &[&str] = &["kill-rocksdb", "power-cut-rocksdb"];
-
 /// The step that `--no-test` leaves out.
 const TEST: &str = "test";
 
@@ -74,8 +70,7 @@ const CHAOS_LIMIT: Duration = Duration::from_secs(8 * 60);
 pub(crate) fn run(root: &Path, args: &CiArgs) -> anyhow::Result<()> {
     if args.list {
         for step in STEPS {
-            let note = if ON_DEMAND.contains(&step.name) { " (only with --only)" } else { "" };
-            println!("{:18} {}{note}", step.name, step.what);
+            println!("{:18} {}", step.name, step.what);
         }
         return Ok(());
     }
@@ -86,8 +81,7 @@ pub(crate) fn run(root: &Path, args: &CiArgs) -> anyhow::Result<()> {
     }
     let selected = |step: &&Step| {
         if args.only.is_empty() {
-            let left_out = args.no_test && step.name == TEST;
-            !left_out && !ON_DEMAND.contains(&step.name)
+            !(args.no_test && step.name == TEST)
         } else {
             args.only.iter().any(|name| name == step.name)
         }
@@ -186,11 +180,11 @@ fn release(root: &Path) -> anyhow::Result<Executed> {
 }
 
 fn kill(root: &Path) -> anyhow::Result<Executed> {
-    chaos(root, "kill", 30, product::Build::Default)
+    chaos(root, "kill", 20, product::Build::Default)
 }
 
 fn kill_rocksdb(root: &Path) -> anyhow::Result<Executed> {
-    chaos(root, "kill", 10, product::Build::RocksDb)
+    chaos(root, "kill", 20, product::Build::RocksDb)
 }
 
 fn pause(root: &Path) -> anyhow::Result<Executed> {
@@ -198,11 +192,11 @@ fn pause(root: &Path) -> anyhow::Result<Executed> {
 }
 
 fn power_cut(root: &Path) -> anyhow::Result<Executed> {
-    chaos(root, "power-cut", 5, product::Build::Default)
+    chaos(root, "power-cut", 20, product::Build::Default)
 }
 
 fn power_cut_rocksdb(root: &Path) -> anyhow::Result<Executed> {
-    chaos(root, "power-cut", 5, product::Build::RocksDb)
+    chaos(root, "power-cut", 20, product::Build::RocksDb)
 }
 
 fn disk_full(root: &Path) -> anyhow::Result<Executed> {

@@ -5,6 +5,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
+use futures_util::{Stream, StreamExt, stream::BoxStream};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -149,6 +150,15 @@ async fn connection<S>(
         // Clients go away in many ways; none of them is our error.
         tracing::debug!(%error, "connection ended");
     }
+}
+
+/// The messages of a client's stream, until the process drains. A stream that the client never ends (all do that:
+/// BatchCommands, timestamps, heartbeats) would hold up the end of the process until its deadline.
+pub(crate) fn while_running<S: Stream + Send + 'static>(
+    messages: S,
+    phase: &watch::Receiver<Phase>,
+) -> BoxStream<'static, S::Item> {
+    messages.take_until(until_draining(phase.clone())).boxed()
 }
 
 /// Returns when the process drains or stops.

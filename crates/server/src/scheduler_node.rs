@@ -61,7 +61,7 @@ impl SchedulerNode {
             },
         };
         let cluster_id = scheduler.cluster_id();
-        let pd = PdService::new(scheduler.clone(), cluster_id, member);
+        let pd = PdService::new(scheduler.clone(), cluster_id, member, process.phase());
         let internal = PlacementService::new(scheduler.clone(), pd.clone());
         if let Some(listener) = listener {
             let probes = Probes::new(process, Metrics::new(Vec::new()));

@@ -90,7 +90,7 @@ impl StoreNode {
         if let Some(listener) = listener {
             let kv = KvService::new(storage.clone());
             let mux = StoreMux {
-                tikv: TikvServer::new(TikvService::new(kv.clone()))
+                tikv: TikvServer::new(TikvService::new(kv.clone(), process.phase()))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(usize::MAX),
                 tinykv: TinyKvServer::new(TinyKvService::new(kv))

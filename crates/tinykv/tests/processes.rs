@@ -6,12 +6,24 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
+    future::Future,
     io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
 
+use proto::{
+    health::{HealthCheckRequest, health_client::HealthClient},
+    kvrpcpb::{RawGetRequest, RawGetResponse},
+    pdpb::{self, pd_client::PdClient},
+    tikvpb::{
+        BatchCommandsRequest,
+        batch_commands_request::{self, request::Cmd},
+        tikv_client::TikvClient,
+    },
+};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio_stream::StreamExt;
 
 const TINYKV: &str = env!("CARGO_BIN_EXE_tinykv");
 const STORE: &str = env!("CARGO_BIN_EXE_tinykv-server");
@@ -71,10 +83,23 @@ impl Running {
         kill_process(pid, signal).unwrap();
     }
 
-    fn exit_code(mut self) -> i32 {
+    /// Reads what the process says up to a line with `text`.
+    fn wait_for(&mut self, text: &str) {
+        let stderr = self.0.stderr.as_mut().unwrap();
+        let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains(text)), "it never said {text:?}");
+    }
+
+    fn exit_code(self) -> i32 {
+        self.end().0
+    }
+
+    /// The exit code, and what it said on standard error since it was ready.
+    fn end(mut self) -> (i32, String) {
         let mut rest = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
-        self.0.wait().unwrap().code().unwrap_or_else(|| panic!("was killed; it said:\n{rest}"))
+        let status = self.0.wait().unwrap();
+        (status.code().unwrap_or_else(|| panic!("was killed; it said:\n{rest}")), rest)
     }
 }
 
@@ -112,6 +137,85 @@ fn a_dev_cluster_says_where_it_is_and_ends_with_0_after_ctrl_c() {
         assert_eq!(process.exit_code(), 0);
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "--memory keeps nothing");
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+async fn channel(addr: &serde_json::Value) -> tonic::transport::Channel {
+    let uri = format!("http://{}", addr.as_str().unwrap());
+    tonic::transport::Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
+}
+
+/// Real clients keep such streams open as long as they live.
+#[test]
+fn streams_that_clients_never_end_do_not_hold_up_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let args: Vec<&str> = ["dev", "--memory"].into_iter().chain(FREE).collect();
+    let (process, ready) = Running::start(TINYKV, folder.path(), &args);
+    block_on(async {
+        let mut store = TikvClient::new(channel(&ready["stores"][0]).await);
+        let command = batch_commands_request::Request { cmd: Some(Cmd::Empty(Default::default())) };
+        let batch = BatchCommandsRequest {
+            requests: vec![command],
+            request_ids: vec![7],
+            ..Default::default()
+        };
+        let batches = tokio_stream::once(batch).chain(tokio_stream::pending());
+        let mut answers = store.batch_commands(batches).await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap().request_ids, [7]);
+
+        let mut scheduler = PdClient::new(channel(&ready["scheduler"]).await);
+        let members = scheduler.get_members(pdpb::GetMembersRequest::default()).await.unwrap();
+        let cluster_id = members.into_inner().header.unwrap().cluster_id;
+        let header = pdpb::RequestHeader { cluster_id, ..Default::default() };
+        let wanted = pdpb::TsoRequest { header: Some(header), count: 1, ..Default::default() };
+        let wanted = tokio_stream::once(wanted).chain(tokio_stream::pending());
+        let mut timestamps = scheduler.tso(wanted).await.unwrap().into_inner();
+        assert_eq!(timestamps.message().await.unwrap().unwrap().count, 1);
+
+        process.signal(Signal::TERM);
+        assert!(answers.message().await.unwrap().is_none(), "a stream ends in order");
+        assert!(timestamps.message().await.unwrap().is_none());
+    });
+    let (code, said) = process.end();
+    assert_eq!(code, 0);
+    assert!(!said.contains("deadline"), "{said}");
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let args: Vec<&str> = ["dev", "--memory"].into_iter().chain(FREE).collect();
+    let (mut process, ready) = Running::start(TINYKV, folder.path(), &args);
+    block_on(async {
+        let channel = channel(&ready["stores"][0]).await;
+        let mut store = tonic::client::Grpc::new(channel.clone());
+        store.ready().await.unwrap();
+        // A unary call whose request never ends.
+        let request = tonic::Request::new(tokio_stream::pending::<RawGetRequest>());
+        let path = "/tikvpb.Tikv/RawGet".parse().unwrap();
+        let codec = tonic_prost::ProstCodec::<RawGetRequest, RawGetResponse>::default();
+        let stuck = std::pin::pin!(store.client_streaming(request, path, codec));
+        let mut health = HealthClient::new(channel);
+        tokio::select! {
+            biased;
+            ended = stuck => panic!("ended with {:?}", ended.map(|_| ())),
+            // Behind the other on the same connection: when it has its answer, the other has arrived.
+            healthy = health.check(HealthCheckRequest::default()) => drop(healthy.unwrap()),
+        }
+        // Dropping the call would end it.
+        process.signal(Signal::TERM);
+        process.wait_for("stopping");
+        process.signal(Signal::INT);
+        assert_eq!(process.exit_code(), 130);
+    });
 }
 
 #[test]

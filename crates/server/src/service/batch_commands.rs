@@ -14,7 +14,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
+use futures_util::{
+    Stream, StreamExt,
+    stream::{BoxStream, FuturesUnordered},
+};
 use proto::{
     kvrpcpb,
     tikvpb::{
@@ -24,19 +27,20 @@ use proto::{
     },
 };
 use storage::View;
-use tonic::{Status, Streaming};
+use tonic::Status;
 use types::{Code, limits};
 
 use super::kv::KvService;
 use crate::errors::{self, Answer};
 
+type Requests = BoxStream<'static, Result<BatchCommandsRequest, Status>>;
 type Pending = Pin<Box<dyn Future<Output = (u64, Reply)> + Send>>;
 
 /// The answers of one BatchCommands stream.
 pub(crate) struct BatchCommands {
     kv: KvService,
-    requests: Streaming<BatchCommandsRequest>,
-    /// The client has closed its side, or the connection broke.
+    requests: Requests,
+    /// The client has closed its side, the connection broke, or the process drains.
     ended: bool,
     /// Commands that wait for the disk or for a read pool.
     pending: FuturesUnordered<Pending>,
@@ -74,8 +78,8 @@ impl Answers {
 }
 
 impl BatchCommands {
-    /// Answers `requests` from `kv`.
-    pub(crate) fn new(kv: KvService, requests: Streaming<BatchCommandsRequest>) -> BatchCommands {
+    /// Answers `requests` from `kv`. Ends when they end and all are answered.
+    pub(crate) fn new(kv: KvService, requests: Requests) -> BatchCommands {
         BatchCommands {
             kv,
             requests,

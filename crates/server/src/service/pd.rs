@@ -11,10 +11,14 @@ use scheduler::{
     ClusterConfig, Error, Now, RegionInfo, Scheduler, SchedulerHandle, Store, StoreFilter,
     StoreInfo, StoreState, StoreStats,
 };
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 use types::{ClusterId, KeyRange, RegionId, StoreId, TimeStamp};
 
-use crate::{TIKV_VERSION, convert};
+use crate::{
+    TIKV_VERSION, convert,
+    listen::{self, Phase},
+};
 
 /// Who a scheduler member is, as clients see it.
 #[derive(Clone, Debug)]
@@ -37,6 +41,7 @@ pub(crate) struct PdService {
     scheduler: SchedulerHandle,
     cluster_id: ClusterId,
     member: Member,
+    phase: watch::Receiver<Phase>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -56,8 +61,9 @@ impl PdService {
         scheduler: SchedulerHandle,
         cluster_id: ClusterId,
         member: Member,
+        phase: watch::Receiver<Phase>,
     ) -> PdService {
-        PdService { scheduler, cluster_id, member }
+        PdService { scheduler, cluster_id, member, phase }
     }
 
     pub(crate) fn cluster_id(&self) -> ClusterId {
@@ -74,6 +80,11 @@ impl PdService {
             cluster_id: self.cluster_id.0,
             ..pdpb::RequestHeader::default()
         })
+    }
+
+    /// The requests of a stream, until the process drains.
+    fn requests<T: Send + 'static>(&self, request: Request<Streaming<T>>) -> BoxStream<T> {
+        listen::while_running(request.into_inner(), &self.phase)
     }
 
     /// Refuses a request for another cluster.
@@ -255,7 +266,7 @@ impl Pd for PdService {
         request: Request<Streaming<pdpb::TsoRequest>>,
     ) -> Answer<BoxStream<pdpb::TsoResponse>> {
         let this = self.clone();
-        let answers = request.into_inner().then(move |request| {
+        let answers = self.requests(request).then(move |request| {
             let this = this.clone();
             async move { this.on_tso(request?).await }
         });
@@ -394,7 +405,7 @@ impl Pd for PdService {
         request: Request<Streaming<pdpb::RegionHeartbeatRequest>>,
     ) -> Answer<BoxStream<pdpb::RegionHeartbeatResponse>> {
         let this = self.clone();
-        let answers = request.into_inner().filter_map(move |heartbeat| {
+        let answers = self.requests(request).filter_map(move |heartbeat| {
             let this = this.clone();
             async move {
                 let heartbeat = match heartbeat {
@@ -457,7 +468,7 @@ impl Pd for PdService {
         request: Request<Streaming<pdpb::QueryRegionRequest>>,
     ) -> Answer<BoxStream<pdpb::QueryRegionResponse>> {
         let this = self.clone();
-        let answers = request.into_inner().then(move |request| {
+        let answers = self.requests(request).then(move |request| {
             let this = this.clone();
             async move { this.on_query_region(request?).await }
         });

@@ -6,20 +6,25 @@ use proto::{
     kvrpcpb,
     tikvpb::{BatchCommandsRequest, BatchCommandsResponse, tikv_server::Tikv},
 };
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{batch_commands::BatchCommands, kv::KvService};
-use crate::errors::Answer;
+use crate::{
+    errors::Answer,
+    listen::{self, Phase},
+};
 
 /// The service of a store, as every TiKV client calls it.
 #[derive(Clone, Debug)]
 pub(crate) struct TikvService {
     kv: KvService,
+    phase: watch::Receiver<Phase>,
 }
 
 impl TikvService {
-    pub(crate) fn new(kv: KvService) -> TikvService {
-        TikvService { kv }
+    pub(crate) fn new(kv: KvService, phase: watch::Receiver<Phase>) -> TikvService {
+        TikvService { kv, phase }
     }
 }
 
@@ -48,7 +53,8 @@ macro_rules! unary {
                 &self,
                 request: Request<Streaming<BatchCommandsRequest>>,
             ) -> Result<Response<BoxStream<BatchCommandsResponse>>, Status> {
-                Ok(Response::new(Box::pin(BatchCommands::new(self.kv.clone(), request.into_inner()))))
+                let requests = listen::while_running(request.into_inner(), &self.phase);
+                Ok(Response::new(Box::pin(BatchCommands::new(self.kv.clone(), requests))))
             }
         }
     };
