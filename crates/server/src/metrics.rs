@@ -9,10 +9,10 @@ use engine::Engine;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
-use storage::Storage;
+use storage::{Histogram, Storage};
 
 /// A registry that is read by many.
 #[derive(Clone)]
@@ -64,6 +64,54 @@ fn gauge(
     metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
 }
 
+/// What the values of a histogram are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// Counts.
+    One,
+    /// Microseconds, shown as seconds.
+    Micros,
+}
+
+/// Histograms of one name, each with its labels. Buckets that nobody is in at the top are left out.
+pub(crate) fn histograms<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    scale: Scale,
+    histograms: impl Iterator<Item = (Vec<(&'a str, &'a str)>, &'a Histogram<N>)>,
+) -> Result<(), fmt::Error> {
+    let scaled = |value: u64| match scale {
+        Scale::One => value as f64,
+        Scale::Micros => value as f64 / 1e6,
+    };
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (labels, histogram) in histograms {
+        let used =
+            histogram.buckets.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+        let mut buckets: Vec<(f64, u64)> = (0..used)
+            .filter_map(|index| {
+                // Buckets count whole numbers below their bound: none lies between it and the one before.
+                let bound = Histogram::<N>::bound(index)?;
+                let below = if scale == Scale::One { bound - 1 } else { bound };
+                Some((scaled(below), histogram.buckets[index]))
+            })
+            .collect();
+        let count: u64 = histogram.buckets.iter().sum();
+        let shown: u64 = buckets.iter().map(|(_, count)| count).sum();
+        buckets.push((f64::INFINITY, count - shown));
+        let labels: Vec<(String, String)> =
+            labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        family.encode_family(&labels)?.encode_histogram::<[(String, String); 0]>(
+            scaled(histogram.sum),
+            count,
+            &buckets,
+            None,
+        )?;
+    }
+    Ok(())
+}
+
 /// What a store did and holds.
 #[derive(Debug)]
 pub(crate) struct StoreMetrics {
@@ -89,6 +137,20 @@ impl Collector for StoreMetrics {
             storage.bytes,
         )?;
         counter(e, "tinykv_storage_syncs", "Syncs done for groups of writes", storage.syncs)?;
+        histograms(
+            e,
+            "tinykv_storage_group_commands",
+            "Write commands in a group",
+            Scale::One,
+            [(Vec::new(), &storage.group_sizes)].into_iter(),
+        )?;
+        histograms(
+            e,
+            "tinykv_storage_sync_seconds",
+            "Time of a sync for a group",
+            Scale::Micros,
+            [(Vec::new(), &storage.sync_micros)].into_iter(),
+        )?;
         counter(
             e,
             "tinykv_storage_refused",

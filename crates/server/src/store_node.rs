@@ -23,7 +23,10 @@ use crate::{
     mux::{HttpMux, StoreMux},
     placement::{ClusterState, Placement, RegionReport, StoreMeta, StoreReport},
     server::Process,
-    service::{health::HealthService, kv::KvService, tikv::TikvService, tinykv::TinyKvService},
+    service::{
+        health::HealthService, kv::KvService, rpc_times::RpcTimes, tikv::TikvService,
+        tinykv::TinyKvService,
+    },
     unsynced::Unsynced,
 };
 
@@ -87,8 +90,9 @@ impl StoreNode {
         };
         reporter.join(&store).await?;
 
+        let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
-            let kv = KvService::new(storage.clone());
+            let kv = KvService::new(storage.clone(), times.clone());
             let mux = StoreMux {
                 tikv: TikvServer::new(TikvService::new(kv.clone(), process.phase()))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
@@ -102,7 +106,7 @@ impl StoreNode {
         }
         if let Some(listener) = status_listener {
             let store = StoreMetrics { storage: storage.clone(), engine };
-            let probes = Probes::new(process, Metrics::new(vec![Box::new(store)]));
+            let probes = Probes::new(process, Metrics::new(vec![Box::new(store), Box::new(times)]));
             let router = http::status::router(probes, config.clone(), storage.clone());
             tasks.spawn(listen::serve(listener, Protocol::Any, HttpMux(router), process.phase()));
         }

@@ -182,7 +182,7 @@ fn writes_that_gather_during_a_sync_share_the_next_one() {
     assert_eq!((after.groups - before.groups, after.syncs - before.syncs), (2, 2));
     assert_eq!(after.commands - before.commands, WRITES + 1);
     assert_eq!((after.waiting, after.waiting_bytes), (0, 0));
-    assert_eq!(after.group_sizes.0[9], 1, "one group of 256 to 511: {:?}", after.group_sizes);
+    assert_eq!(after.group_sizes.buckets[9], 1, "one group of 256 to 511: {:?}", after.group_sizes);
 }
 
 #[test]

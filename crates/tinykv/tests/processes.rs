@@ -218,6 +218,38 @@ fn a_second_signal_stops_at_once() {
     });
 }
 
+/// A creation that was cut short, or a hand that removed the file: data is never begun over.
+#[test]
+fn a_folder_without_format_keeps_its_store_and_takes_no_other_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let args: Vec<&str> = ["dev", "--data", "data"].into_iter().chain(FREE).collect();
+    let format = folder.path().join("data/store-1/FORMAT");
+
+    let (process, ready) = Running::start(TINYKV, folder.path(), &args);
+    let endpoint = ready["scheduler"].as_str().unwrap();
+    let (code, _, said) = output(TINYKV, folder.path(), &["put", "k", "v", "-e", endpoint]);
+    assert_eq!(code, 0, "{said}");
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(), 0);
+
+    std::fs::remove_file(&format).unwrap();
+    let (process, ready) = Running::start(TINYKV, folder.path(), &args);
+    let endpoint = ready["scheduler"].as_str().unwrap();
+    let (_, value, said) = output(TINYKV, folder.path(), &["get", "k", "-e", endpoint]);
+    assert_eq!(value, "v\n", "{said}");
+    assert!(format.exists());
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(), 0);
+
+    // Another scheduler is another cluster.
+    std::fs::remove_file(&format).unwrap();
+    std::fs::remove_dir_all(folder.path().join("data/scheduler")).unwrap();
+    let (code, _, said) = output(TINYKV, folder.path(), &args);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("its engine holds store"), "{said}");
+    assert!(!format.exists(), "it was left as it was");
+}
+
 #[test]
 fn the_course_s_programs_run_as_a_pair() {
     let folder = tempfile::tempdir().unwrap();

@@ -30,7 +30,7 @@ use storage::View;
 use tonic::Status;
 use types::{Code, limits};
 
-use super::kv::KvService;
+use super::{kv::KvService, rpc_times::Method};
 use crate::errors::{self, Answer};
 
 type Requests = BoxStream<'static, Result<BatchCommandsRequest, Status>>;
@@ -93,6 +93,7 @@ impl BatchCommands {
     fn on_batch(&mut self, batch: BatchCommandsRequest) {
         // One view for all gets of the batch: taken now, after every request of it has arrived.
         let mut view = None;
+        let (began, mut gets) = (self.kv.times().now(), 0);
         let mut ids = batch.request_ids.into_iter();
         for request in batch.requests {
             // A batch with fewer ids than requests is malformed; what has no id can't be answered.
@@ -101,12 +102,16 @@ impl BatchCommands {
                 Some(Command::RawGet(get)) => {
                     let reply = self.get_at_once(&mut view, &get);
                     self.ready.push(id, Some(Reply::RawGet(reply)));
+                    gets += 1;
                 }
                 command => match self.start(id, command) {
                     Started::Answered(reply) => self.ready.push(id, reply),
                     Started::Pending(future) => self.pending.push(future),
                 },
             }
+        }
+        if gets > 0 {
+            self.kv.times().record(Method::RawGet, began, gets);
         }
     }
 
@@ -133,7 +138,8 @@ impl BatchCommands {
                 let kv = self.kv.clone();
                 let request = $request;
                 Started::Pending(Box::pin(async move {
-                    (id, Reply::$variant(kv.$method(request).await))
+                    let answer = kv.times().timed(Method::$variant, kv.$method(request));
+                    (id, Reply::$variant(answer.await))
                 }))
             }};
         }

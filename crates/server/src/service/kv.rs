@@ -17,6 +17,7 @@ use proto::kvrpcpb::{
 use storage::{Error, KvPair, RawBatchScan, RawScan, Storage, View};
 use types::{Code, KeyRange};
 
+use super::rpc_times::RpcTimes;
 use crate::{
     convert::{context, key_range, pair_to_proto},
     errors::{self, Answer},
@@ -30,12 +31,17 @@ const INLINE_SCAN_PAIRS: u32 = 128;
 #[derive(Clone, Debug)]
 pub(crate) struct KvService {
     storage: Storage,
+    times: RpcTimes,
 }
 
 impl KvService {
-    /// Serves `storage`.
-    pub(crate) fn new(storage: Storage) -> KvService {
-        KvService { storage }
+    /// Serves `storage`. Callers count in `times` how long requests take.
+    pub(crate) fn new(storage: Storage, times: RpcTimes) -> KvService {
+        KvService { storage, times }
+    }
+
+    pub(crate) fn times(&self) -> &RpcTimes {
+        &self.times
     }
 
     /// One snapshot and one reading of the clock for a batch of point gets.

@@ -9,7 +9,7 @@ use proto::{
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
-use super::{batch_commands::BatchCommands, kv::KvService};
+use super::{batch_commands::BatchCommands, kv::KvService, rpc_times::Method};
 use crate::{
     errors::Answer,
     listen::{self, Phase},
@@ -29,7 +29,7 @@ impl TikvService {
 }
 
 macro_rules! unary {
-    ($($method:ident: $request:ident => $response:ident),* $(,)?) => {
+    ($($method:ident $variant:ident: $request:ident => $response:ident),* $(,)?) => {
         #[tonic::async_trait]
         impl Tikv for TikvService {
             $(
@@ -37,7 +37,8 @@ macro_rules! unary {
                     &self,
                     request: Request<kvrpcpb::$request>,
                 ) -> Result<Response<kvrpcpb::$response>, Status> {
-                    self.kv.$method(request.into_inner()).await.into_unary()
+                    let answer = self.kv.$method(request.into_inner());
+                    self.kv.times().timed(Method::$variant, answer).await.into_unary()
                 }
             )*
 
@@ -61,18 +62,18 @@ macro_rules! unary {
 }
 
 unary! {
-    raw_get: RawGetRequest => RawGetResponse,
-    raw_batch_get: RawBatchGetRequest => RawBatchGetResponse,
-    raw_put: RawPutRequest => RawPutResponse,
-    raw_batch_put: RawBatchPutRequest => RawBatchPutResponse,
-    raw_delete: RawDeleteRequest => RawDeleteResponse,
-    raw_batch_delete: RawBatchDeleteRequest => RawBatchDeleteResponse,
-    raw_delete_range: RawDeleteRangeRequest => RawDeleteRangeResponse,
-    raw_scan: RawScanRequest => RawScanResponse,
-    raw_batch_scan: RawBatchScanRequest => RawBatchScanResponse,
-    raw_get_key_ttl: RawGetKeyTtlRequest => RawGetKeyTtlResponse,
-    raw_compare_and_swap: RawCasRequest => RawCasResponse,
-    raw_checksum: RawChecksumRequest => RawChecksumResponse,
-    raw_coprocessor: RawCoprocessorRequest => RawCoprocessorResponse,
-    unsafe_destroy_range: UnsafeDestroyRangeRequest => UnsafeDestroyRangeResponse,
+    raw_get RawGet: RawGetRequest => RawGetResponse,
+    raw_batch_get RawBatchGet: RawBatchGetRequest => RawBatchGetResponse,
+    raw_put RawPut: RawPutRequest => RawPutResponse,
+    raw_batch_put RawBatchPut: RawBatchPutRequest => RawBatchPutResponse,
+    raw_delete RawDelete: RawDeleteRequest => RawDeleteResponse,
+    raw_batch_delete RawBatchDelete: RawBatchDeleteRequest => RawBatchDeleteResponse,
+    raw_delete_range RawDeleteRange: RawDeleteRangeRequest => RawDeleteRangeResponse,
+    raw_scan RawScan: RawScanRequest => RawScanResponse,
+    raw_batch_scan RawBatchScan: RawBatchScanRequest => RawBatchScanResponse,
+    raw_get_key_ttl RawGetKeyTtl: RawGetKeyTtlRequest => RawGetKeyTtlResponse,
+    raw_compare_and_swap RawCompareAndSwap: RawCasRequest => RawCasResponse,
+    raw_checksum RawChecksum: RawChecksumRequest => RawChecksumResponse,
+    raw_coprocessor RawCoprocessor: RawCoprocessorRequest => RawCoprocessorResponse,
+    unsafe_destroy_range UnsafeDestroyRange: UnsafeDestroyRangeRequest => UnsafeDestroyRangeResponse,
 }

@@ -5,7 +5,7 @@
 use proto::{kvrpcpb, tinykv::kvrpc, tinykvpb::tiny_kv_server::TinyKv};
 use tonic::{Request, Response, Status};
 
-use super::kv::KvService;
+use super::{kv::KvService, rpc_times::Method};
 use crate::errors::Answer;
 
 /// The service of a store, as the course's clients call it.
@@ -26,21 +26,24 @@ impl TinyKv for TinyKvService {
         &self,
         request: Request<kvrpcpb::RawGetRequest>,
     ) -> Result<Response<kvrpcpb::RawGetResponse>, Status> {
-        self.kv.raw_get(request.into_inner()).await.into_unary()
+        let answer = self.kv.raw_get(request.into_inner());
+        self.kv.times().timed(Method::RawGet, answer).await.into_unary()
     }
 
     async fn raw_put(
         &self,
         request: Request<kvrpcpb::RawPutRequest>,
     ) -> Result<Response<kvrpcpb::RawPutResponse>, Status> {
-        self.kv.raw_put(request.into_inner()).await.into_unary()
+        let answer = self.kv.raw_put(request.into_inner());
+        self.kv.times().timed(Method::RawPut, answer).await.into_unary()
     }
 
     async fn raw_delete(
         &self,
         request: Request<kvrpcpb::RawDeleteRequest>,
     ) -> Result<Response<kvrpcpb::RawDeleteResponse>, Status> {
-        self.kv.raw_delete(request.into_inner()).await.into_unary()
+        let answer = self.kv.raw_delete(request.into_inner());
+        self.kv.times().timed(Method::RawDelete, answer).await.into_unary()
     }
 
     async fn raw_scan(
@@ -48,16 +51,14 @@ impl TinyKv for TinyKvService {
         request: Request<kvrpc::RawScanRequest>,
     ) -> Result<Response<kvrpc::RawScanResponse>, Status> {
         let request = request.into_inner();
-        let scanned = self
-            .kv
-            .raw_scan(kvrpcpb::RawScanRequest {
-                context: request.context,
-                start_key: request.start_key,
-                limit: request.limit,
-                cf: request.cf,
-                ..kvrpcpb::RawScanRequest::default()
-            })
-            .await;
+        let answer = self.kv.raw_scan(kvrpcpb::RawScanRequest {
+            context: request.context,
+            start_key: request.start_key,
+            limit: request.limit,
+            cf: request.cf,
+            ..kvrpcpb::RawScanRequest::default()
+        });
+        let scanned = self.kv.times().timed(Method::RawScan, answer).await;
         // TiKV reports a text as one pair with an abort; the course has a field for it.
         let (failed, kvs): (Vec<_>, Vec<_>) =
             scanned.kvs.into_iter().partition(|pair| pair.error.is_some());

@@ -236,3 +236,48 @@ async fn http_shares_the_port_with_grpc() {
         serde_json::from_str(&http(server.ready().status, "/config").await.1).unwrap();
     assert_eq!(config["storage"]["api-version"], 2);
 }
+
+#[tokio::test]
+async fn heartbeats_are_taken_skipped_or_refused_one_by_one() {
+    let server = cluster(ApiMode::V1).await;
+    let mut pd = pd(&server).await;
+    let found = pd
+        .get_region(pdpb::GetRegionRequest { header: header(&server), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
+    let (region, leader) = (found.region.expect("one region"), found.leader);
+    let heartbeat = |region: Option<proto::metapb::Region>, leader, approximate_size| {
+        pdpb::RegionHeartbeatRequest {
+            header: header(&server),
+            region,
+            leader,
+            approximate_size,
+            ..Default::default()
+        }
+    };
+    let mut older = region.clone();
+    older.region_epoch.as_mut().expect("has an epoch").version = 0;
+    let heartbeats = [
+        // Of a leader on its way out: says nothing, and must not take the leader from clients.
+        heartbeat(Some(region.clone()), None, 1),
+        heartbeat(Some(older), leader.clone(), 2),
+        heartbeat(None, leader.clone(), 3),
+        heartbeat(Some(region.clone()), leader.clone(), 4 << 20),
+    ];
+    let mut answers =
+        pd.region_heartbeat(tokio_stream::iter(heartbeats)).await.unwrap().into_inner();
+    let mut refusals = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        refusals.push(answer.header.unwrap().error.expect("only errors are answered").message);
+    }
+    assert_eq!(refusals.len(), 2, "{refusals:?}");
+    assert!(refusals[1].contains("the region is missing"), "{refusals:?}");
+
+    let found = pd
+        .get_region(pdpb::GetRegionRequest { header: header(&server), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((found.region, found.leader), (Some(region), leader));
+}

@@ -297,7 +297,7 @@ fn try_run(program: Program) -> Result<ExitCode, CliError> {
 /// The global options that the course's programs don't have.
 fn plain() -> Global {
     Global {
-        endpoints: Vec::new(),
+        named_endpoints: Vec::new(),
         output: Format::Table,
         timeout: Duration::ZERO,
         config_file: None,

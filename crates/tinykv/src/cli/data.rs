@@ -312,7 +312,7 @@ pub(super) async fn connect(global: &Global) -> Result<Client, CliError> {
         connect_timeout: defaults.connect_timeout.min(global.timeout),
         ..defaults
     };
-    match Client::connect(&global.endpoints, options).await {
+    match Client::connect(&global.endpoints(), options).await {
         Ok(client) => Ok(client),
         Err(error @ client::Error::SchedulerUnreachable { .. }) => Err(CliError::from(error)
             .with_remedy("tinykv dev starts a cluster here; -e HOST:PORT names another one")),

@@ -35,17 +35,16 @@ struct Cli {
 /// Options that every subcommand takes.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Scheduler addresses, separated by commas.
+    /// Scheduler addresses, separated by commas [default: 127.0.0.1:2379].
     #[arg(
         short = 'e',
-        long,
+        long = "endpoints",
         global = true,
         env = "TINYKV_ENDPOINTS",
         value_name = "HOST:PORT",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:2379"
+        value_delimiter = ','
     )]
-    pub endpoints: Vec<String>,
+    pub named_endpoints: Vec<String>,
     /// How results are printed.
     #[arg(short = 'o', long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -67,6 +66,16 @@ pub struct Global {
     /// Colours: auto, always, never. NO_COLOR is respected.
     #[arg(long, global = true, value_enum, default_value_t = output::Color::Auto)]
     pub color: output::Color,
+}
+
+impl Global {
+    /// Where the scheduler is: as named, else on this machine.
+    pub fn endpoints(&self) -> Vec<String> {
+        match self.named_endpoints.as_slice() {
+            [] => vec!["127.0.0.1:2379".to_owned()],
+            named => named.to_vec(),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,8 +124,10 @@ pub fn main() -> ExitCode {
         Command::Cas(args) => data::cas(global, args),
         Command::Shell(args) => shell::run(global, args),
         Command::Status(args) => status::run(global, args),
-        Command::Bench(args) => bench::run(args, &global.endpoints, global.output == Format::Json)
-            .map_err(CliError::from),
+        Command::Bench(args) => {
+            bench::run(args, &global.endpoints(), global.output == Format::Json)
+                .map_err(CliError::from)
+        }
         Command::Config(args) => config::run(global, args),
         Command::Explain(args) => explain::explain(global, args),
         Command::Completions(args) => explain::completions::<Cli>(args),

@@ -17,9 +17,6 @@ use super::{
     process::{self, FlagNames, Launch},
 };
 
-/// What endpoints are when nobody names any.
-const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
-
 /// Arguments of `tinykv dev`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
@@ -165,9 +162,9 @@ fn start_flags(global: &Global, args: &StartArgs) -> Vec<Flag> {
     push(&mut flags, "--scheduler-addr", "scheduler.addr", args.scheduler_addr.as_ref());
     let advertise_scheduler = args.advertise_scheduler_addr.as_ref();
     push(&mut flags, "--advertise-scheduler-addr", "scheduler.advertise-addr", advertise_scheduler);
-    // The default of the global flag must not hide what the file says; naming it changes nothing without a file.
-    if global.endpoints != [DEFAULT_ENDPOINT] {
-        flags.push(Flag::new("--endpoints", "scheduler.endpoints", global.endpoints.join(",")));
+    if !global.named_endpoints.is_empty() {
+        let endpoints = global.named_endpoints.join(",");
+        flags.push(Flag::new("--endpoints", "scheduler.endpoints", endpoints));
     }
     flags
 }
@@ -242,7 +239,15 @@ mod tests {
         assert_eq!(config.scheduler.endpoints, ["10.0.0.1:2379", "10.0.0.2:2379"]);
         assert_eq!(config.log.level, server::config::LogLevel::Debug);
 
-        let (_, Command::Start(args)) = parse("tinykv start") else { panic!("not start") };
+        let (global, Command::Start(args)) = parse("tinykv start") else { panic!("not start") };
         assert_eq!(args.roles, [Role::Scheduler, Role::Store]);
+        assert!(start_flags(&global, &args).is_empty(), "what nobody named hides no file");
+        let line = "tinykv start -e 127.0.0.1:2379";
+        let (global, Command::Start(args)) = parse(line) else { panic!("not start") };
+        assert_eq!(
+            start_flags(&global, &args).len(),
+            1,
+            "the usual endpoint hides a file's, if named"
+        );
     }
 }

@@ -95,7 +95,7 @@ struct Repl {
 impl Repl {
     /// Reads lines from a terminal until its user leaves.
     fn converse(&mut self) -> Result<(), CliError> {
-        let endpoints = self.global.endpoints.join(",");
+        let endpoints = self.global.endpoints().join(",");
         let mode = prompt_word(self.mode);
         eprintln!(
             "connected to {endpoints} · cluster {} · mode {mode} · help: \\?",
