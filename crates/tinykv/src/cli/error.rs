@@ -246,6 +246,9 @@ impl From<client::Error> for CliError {
 
 impl From<bench::Error> for CliError {
     fn from(error: bench::Error) -> CliError {
+        if error.is_interrupted() {
+            return CliError::interrupted();
+        }
         CliError::new(error.code(), error.to_string())
     }
 }

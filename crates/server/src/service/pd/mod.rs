@@ -3,17 +3,21 @@
 //! Every answer carries the cluster's id. A request for another cluster is refused with FAILED_PRECONDITION; a
 //! cluster without stores answers with NOT_BOOTSTRAPPED in the header. What is not listed answers UNIMPLEMENTED.
 
+mod messages;
+
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
 use proto::{metapb, pdpb, pdpb::pd_server::Pd};
-use scheduler::{
-    ClusterConfig, Error, Now, RegionInfo, Scheduler, SchedulerHandle, Store, StoreFilter,
-    StoreInfo, StoreState, StoreStats,
-};
+use scheduler::{ClusterConfig, Error, Now, RegionInfo, Scheduler, SchedulerHandle, StoreFilter};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 use types::{ClusterId, KeyRange, RegionId, StoreId, TimeStamp};
+
+use messages::{
+    batch_scan_regions, leader_to_proto, query_regions, region_response, region_to_proto,
+    stats_from_proto, stats_to_proto, store_from_proto, store_to_proto, timestamp_to_proto,
+};
 
 use crate::{
     TIKV_VERSION, convert,
@@ -663,177 +667,4 @@ fn ending_with_error<T: Send + 'static>(
 /// How many regions a scan may return: 0 or less is no limit, which the core spells 0.
 fn scan_limit(limit: i32) -> usize {
     usize::try_from(limit).unwrap_or(0)
-}
-
-/// Regions by key, by the key before, and by id, each region once.
-fn query_regions(
-    scheduler: &Scheduler,
-    request: &pdpb::QueryRegionRequest,
-) -> Result<scheduler::Answer<pdpb::QueryRegionResponse>, Error> {
-    let mut value = pdpb::QueryRegionResponse::default();
-    let mut after = scheduler::LogPosition::default();
-    let mut note = |found: scheduler::Answer<Option<Arc<RegionInfo>>>| {
-        after = after.max(found.after);
-        let Some(info) = found.value else { return 0 };
-        let id = info.region.id.0;
-        value.regions_by_id.entry(id).or_insert_with(|| region_response(&info));
-        id
-    };
-    let mut by_key = Vec::with_capacity(request.keys.len());
-    for key in &request.keys {
-        by_key.push(note(scheduler.get_region(key)?));
-    }
-    let mut by_key_before = Vec::with_capacity(request.prev_keys.len());
-    for key in &request.prev_keys {
-        by_key_before.push(note(scheduler.get_prev_region(key)?));
-    }
-    for id in &request.ids {
-        note(scheduler.get_region_by_id(RegionId(*id))?);
-    }
-    (value.key_id_map, value.prev_key_id_map) = (by_key, by_key_before);
-    Ok(scheduler::Answer { value, after })
-}
-
-/// The regions of several ranges, up to `limit` (0: all). Neighbouring ranges may share a region; it is there once.
-fn batch_scan_regions(
-    scheduler: &Scheduler,
-    ranges: &[KeyRange],
-    limit: usize,
-) -> Result<scheduler::Answer<Vec<Arc<RegionInfo>>>, Error> {
-    let mut value: Vec<Arc<RegionInfo>> = Vec::new();
-    let mut after = scheduler::LogPosition::default();
-    for range in ranges {
-        let found = scheduler.scan_regions(range, limit)?;
-        after = after.max(found.after);
-        for info in found.value {
-            if value.last().is_none_or(|last| last.region.id != info.region.id) {
-                value.push(info);
-            }
-        }
-        if limit > 0 && value.len() >= limit {
-            value.truncate(limit);
-            break;
-        }
-    }
-    Ok(scheduler::Answer { value, after })
-}
-
-fn timestamp_to_proto(timestamp: TimeStamp) -> pdpb::Timestamp {
-    pdpb::Timestamp {
-        physical: i64::try_from(timestamp.physical_ms()).unwrap_or(i64::MAX),
-        logical: i64::try_from(timestamp.logical()).unwrap_or(i64::MAX),
-        suffix_bits: 0,
-    }
-}
-
-fn leader_to_proto(info: &RegionInfo) -> Option<metapb::Peer> {
-    info.leader.as_ref().map(convert::peer_to_proto)
-}
-
-fn down_peers_to_proto(info: &RegionInfo) -> Vec<pdpb::PeerStats> {
-    let down = |(peer, down_seconds): &(types::Peer, u64)| pdpb::PeerStats {
-        peer: Some(convert::peer_to_proto(peer)),
-        down_seconds: *down_seconds,
-    };
-    info.down_peers.iter().map(down).collect()
-}
-
-fn region_to_proto(info: &RegionInfo) -> pdpb::Region {
-    pdpb::Region {
-        region: Some(convert::region_to_proto(&info.region)),
-        leader: leader_to_proto(info),
-        down_peers: down_peers_to_proto(info),
-        pending_peers: info.pending_peers.iter().map(convert::peer_to_proto).collect(),
-        buckets: None,
-    }
-}
-
-fn region_response(info: &RegionInfo) -> pdpb::RegionResponse {
-    let pdpb::Region { region, leader, down_peers, pending_peers, buckets } = region_to_proto(info);
-    pdpb::RegionResponse { region, leader, down_peers, pending_peers, buckets }
-}
-
-fn store_from_proto(store: metapb::Store) -> Store {
-    Store {
-        id: StoreId(store.id),
-        address: store.address,
-        state: u8::try_from(store.state).ok().and_then(StoreState::from_byte).unwrap_or_default(),
-        labels: store.labels.into_iter().map(|label| (label.key, label.value)).collect(),
-        version: store.version,
-        git_hash: store.git_hash,
-        peer_address: store.peer_address,
-        status_address: store.status_address,
-        deploy_path: store.deploy_path,
-        start_timestamp: store.start_timestamp,
-    }
-}
-
-fn store_to_proto(info: StoreInfo) -> metapb::Store {
-    let store = info.store;
-    let node_state = match store.state {
-        StoreState::Up => metapb::NodeState::Serving,
-        StoreState::Offline => metapb::NodeState::Removing,
-        StoreState::Tombstone => metapb::NodeState::Removed,
-    };
-    let nanoseconds =
-        |now: Now| i64::try_from(now.wall_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-    metapb::Store {
-        id: store.id.0,
-        address: store.address,
-        state: i32::from(store.state.to_byte()),
-        labels: store
-            .labels
-            .into_iter()
-            .map(|(key, value)| metapb::StoreLabel { key, value })
-            .collect(),
-        version: store.version,
-        peer_address: store.peer_address,
-        status_address: store.status_address,
-        git_hash: store.git_hash,
-        start_timestamp: store.start_timestamp,
-        deploy_path: store.deploy_path,
-        last_heartbeat: info.last_heartbeat.map_or(0, nanoseconds),
-        physically_destroyed: false,
-        node_state: node_state.into(),
-    }
-}
-
-fn stats_from_proto(stats: &pdpb::StoreStats) -> StoreStats {
-    StoreStats {
-        store_id: StoreId(stats.store_id),
-        capacity: stats.capacity,
-        available: stats.available,
-        used: stats.used_size,
-        region_count: stats.region_count,
-        sending_snapshots: stats.sending_snap_count,
-        receiving_snapshots: stats.receiving_snap_count,
-        applying_snapshots: stats.applying_snap_count,
-        start_time: stats.start_time,
-        is_busy: stats.is_busy,
-        bytes_written: stats.bytes_written,
-        keys_written: stats.keys_written,
-        bytes_read: stats.bytes_read,
-        keys_read: stats.keys_read,
-    }
-}
-
-fn stats_to_proto(info: &StoreInfo) -> pdpb::StoreStats {
-    let stats = info.stats.clone().unwrap_or_default();
-    pdpb::StoreStats {
-        store_id: info.store.id.0,
-        capacity: stats.capacity,
-        available: stats.available,
-        used_size: stats.used,
-        region_count: stats.region_count,
-        sending_snap_count: stats.sending_snapshots,
-        receiving_snap_count: stats.receiving_snapshots,
-        applying_snap_count: stats.applying_snapshots,
-        start_time: stats.start_time,
-        is_busy: stats.is_busy,
-        bytes_written: stats.bytes_written,
-        keys_written: stats.keys_written,
-        bytes_read: stats.bytes_read,
-        keys_read: stats.keys_read,
-        ..pdpb::StoreStats::default()
-    }
 }
