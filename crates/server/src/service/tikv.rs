@@ -29,7 +29,7 @@ impl TikvService {
 }
 
 macro_rules! unary {
-    ($($method:ident $variant:ident: $request:ident => $response:ident),* $(,)?) => {
+    ($($method:ident: $variant:ident($request:ident) => $response:ident),* $(,)?) => {
         #[tonic::async_trait]
         impl Tikv for TikvService {
             $(
@@ -62,18 +62,18 @@ macro_rules! unary {
 }
 
 unary! {
-    raw_get RawGet: RawGetRequest => RawGetResponse,
-    raw_batch_get RawBatchGet: RawBatchGetRequest => RawBatchGetResponse,
-    raw_put RawPut: RawPutRequest => RawPutResponse,
-    raw_batch_put RawBatchPut: RawBatchPutRequest => RawBatchPutResponse,
-    raw_delete RawDelete: RawDeleteRequest => RawDeleteResponse,
-    raw_batch_delete RawBatchDelete: RawBatchDeleteRequest => RawBatchDeleteResponse,
-    raw_delete_range RawDeleteRange: RawDeleteRangeRequest => RawDeleteRangeResponse,
-    raw_scan RawScan: RawScanRequest => RawScanResponse,
-    raw_batch_scan RawBatchScan: RawBatchScanRequest => RawBatchScanResponse,
-    raw_get_key_ttl RawGetKeyTtl: RawGetKeyTtlRequest => RawGetKeyTtlResponse,
-    raw_compare_and_swap RawCompareAndSwap: RawCasRequest => RawCasResponse,
-    raw_checksum RawChecksum: RawChecksumRequest => RawChecksumResponse,
-    raw_coprocessor RawCoprocessor: RawCoprocessorRequest => RawCoprocessorResponse,
-    unsafe_destroy_range UnsafeDestroyRange: UnsafeDestroyRangeRequest => UnsafeDestroyRangeResponse,
+    raw_get: RawGet(RawGetRequest) => RawGetResponse,
+    raw_batch_get: RawBatchGet(RawBatchGetRequest) => RawBatchGetResponse,
+    raw_put: RawPut(RawPutRequest) => RawPutResponse,
+    raw_batch_put: RawBatchPut(RawBatchPutRequest) => RawBatchPutResponse,
+    raw_delete: RawDelete(RawDeleteRequest) => RawDeleteResponse,
+    raw_batch_delete: RawBatchDelete(RawBatchDeleteRequest) => RawBatchDeleteResponse,
+    raw_delete_range: RawDeleteRange(RawDeleteRangeRequest) => RawDeleteRangeResponse,
+    raw_scan: RawScan(RawScanRequest) => RawScanResponse,
+    raw_batch_scan: RawBatchScan(RawBatchScanRequest) => RawBatchScanResponse,
+    raw_get_key_ttl: RawGetKeyTtl(RawGetKeyTtlRequest) => RawGetKeyTtlResponse,
+    raw_compare_and_swap: RawCompareAndSwap(RawCasRequest) => RawCasResponse,
+    raw_checksum: RawChecksum(RawChecksumRequest) => RawChecksumResponse,
+    raw_coprocessor: RawCoprocessor(RawCoprocessorRequest) => RawCoprocessorResponse,
+    unsafe_destroy_range: UnsafeDestroyRange(UnsafeDestroyRangeRequest) => UnsafeDestroyRangeResponse,
 }

@@ -261,9 +261,9 @@ async fn heartbeats_are_taken_skipped_or_refused_one_by_one() {
     let heartbeats = [
         // Of a leader on its way out: says nothing, and must not take the leader from clients.
         heartbeat(Some(region.clone()), None, 1),
-        heartbeat(Some(older), leader.clone(), 2),
-        heartbeat(None, leader.clone(), 3),
-        heartbeat(Some(region.clone()), leader.clone(), 4 << 20),
+        heartbeat(Some(older), leader, 2),
+        heartbeat(None, leader, 3),
+        heartbeat(Some(region.clone()), leader, 4 << 20),
     ];
     let mut answers =
         pd.region_heartbeat(tokio_stream::iter(heartbeats)).await.unwrap().into_inner();
