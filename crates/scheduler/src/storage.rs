@@ -129,6 +129,20 @@ impl Storage {
         Storage::begin_log(fs, dir, 1, records, position, log_bytes)
     }
 
+    /// Whether a member's state is in the folder: its snapshot is put there in one step, when its log exists.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_begun(fs: &dyn Fs, dir: &Path) -> Result<bool> {
+        let path = dir.join(SNAPSHOT_FILE);
+        let found = fs.read(&path).map_err(|source| Error::Io {
+            operation: "read",
+            path: path.clone(),
+            source: Arc::new(source),
+        })?;
+        Ok(found.is_some())
+    }
+
     /// Opens what [`create`](Storage::create) began.
     ///
     /// # Errors

@@ -38,6 +38,11 @@ pub(crate) struct StoreMux {
     pub(crate) health: HealthServer<HealthService>,
 }
 
+impl StoreMux {
+    /// What a client may ask the health of.
+    pub(crate) const SERVICES: &[&str] = &["tikvpb.Tikv", "tinykvpb.TinyKv"];
+}
+
 impl Service<Request<Incoming>> for StoreMux {
     type Response = Answer;
     type Error = Infallible;
@@ -67,6 +72,17 @@ pub(crate) struct SchedulerMux {
     pub(crate) placement: PlacementServer<PlacementService>,
     pub(crate) health: HealthServer<HealthService>,
     pub(crate) http: axum::Router,
+}
+
+impl SchedulerMux {
+    /// What a client may ask the health of.
+    pub(crate) const SERVICES: &[&str] = &[
+        "pdpb.PD",
+        "schedulerpb.Scheduler",
+        "keyspacepb.Keyspace",
+        "etcdserverpb.KV",
+        "etcdserverpb.Cluster",
+    ];
 }
 
 impl Service<Request<Incoming>> for SchedulerMux {

@@ -67,11 +67,14 @@ impl SchedulerNode {
             let probes = Probes::new(process, Metrics::new(Vec::new()));
             let mux = SchedulerMux {
                 pd: PdServer::new(pd.clone()).max_decoding_message_size(limits::MESSAGE_BYTES_MAX),
-                keyspace: KeyspaceServer::new(KeyspaceService::new(cluster_id)),
+                keyspace: KeyspaceServer::new(KeyspaceService::new(pd.clone())),
                 etcd_kv: KvServer::new(EtcdService::new(pd.clone())),
                 etcd_cluster: ClusterServer::new(EtcdService::new(pd.clone())),
                 placement: PlacementServer::new(internal.clone()),
-                health: HealthServer::new(HealthService::new(process.phase())),
+                health: HealthServer::new(HealthService::new(
+                    SchedulerMux::SERVICES,
+                    process.phase(),
+                )),
                 http: http::pd_api::router(probes, pd.clone()),
             };
             tasks.spawn(listen::serve(listener, Protocol::Any, mux, process.phase()));

@@ -100,7 +100,7 @@ impl StoreNode {
                 tinykv: TinyKvServer::new(TinyKvService::new(kv))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(usize::MAX),
-                health: HealthServer::new(HealthService::new(process.phase())),
+                health: HealthServer::new(HealthService::new(StoreMux::SERVICES, process.phase())),
             };
             tasks.spawn(listen::serve(listener, Protocol::Http2, mux, process.phase()));
         }

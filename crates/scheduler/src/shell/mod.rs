@@ -96,7 +96,19 @@ impl SchedulerHandle {
         mut options: Options,
     ) -> Result<SchedulerHandle> {
         let locked = LockedDir::lock(Arc::clone(&fs), dir)?;
-        let (data_dir, scheduler, storage) = if locked.is_new() {
+        let (data_dir, scheduler, storage) = if locked.is_new() && Storage::is_begun(&*fs, dir)? {
+            // A creation that was cut short just before its last step, or FORMAT was removed: never begin again over
+            // what may be a cluster's ids and timestamps.
+            let (scheduler, storage) = recover(fs, dir, options.log_bytes)?;
+            if scheduler.api_mode() != options.api_mode {
+                let (cluster, request) = (scheduler.api_mode(), options.api_mode);
+                return Err(Error::ApiModeMismatch { cluster, request });
+            }
+            let owner = Owner::Scheduler { id: options.member_id };
+            let (cluster_id, api_mode) = (scheduler.cluster_id(), scheduler.api_mode());
+            let data_dir = locked.create(Identity { cluster_id, api_mode, owner })?;
+            (data_dir, scheduler, storage)
+        } else if locked.is_new() {
             let cluster_id = draw_cluster_id(&*clock, &mut options.rng);
             let scheduler = Scheduler::new(cluster_id, options.api_mode);
             let (records, position) = (scheduler.snapshot(), scheduler.position());
@@ -109,7 +121,14 @@ impl SchedulerHandle {
             let api_mode = Some(options.api_mode);
             let expected = Expected { role: Role::Scheduler, cluster_id: None, api_mode };
             let data_dir = locked.open(&expected, &mut |_| Ok(()))?;
-            let (scheduler, storage) = recover(fs, &data_dir, options.log_bytes)?;
+            let (scheduler, storage) = recover(fs, data_dir.path(), options.log_bytes)?;
+            let identity = data_dir.identity();
+            if (scheduler.cluster_id(), scheduler.api_mode())
+                != (identity.cluster_id, identity.api_mode)
+            {
+                let detail = "SNAPSHOT is of another cluster than FORMAT".to_owned();
+                return Err(engine::Error::Corrupt { path: dir.to_owned(), detail }.into());
+            }
             (data_dir, scheduler, storage)
         };
         let member_id = match data_dir.identity().owner {
@@ -344,15 +363,11 @@ impl fmt::Debug for Inner {
 }
 
 /// What an earlier start left in its folder.
-fn recover(fs: Arc<dyn Fs>, data_dir: &DataDir, log_bytes: u64) -> Result<(Scheduler, Storage)> {
-    let (dir, identity) = (data_dir.path(), data_dir.identity());
+fn recover(fs: Arc<dyn Fs>, dir: &Path, log_bytes: u64) -> Result<(Scheduler, Storage)> {
     let corrupt =
         |detail: &str| engine::Error::Corrupt { path: dir.to_owned(), detail: detail.to_owned() };
     let Recovered { storage, records, position, .. } = Storage::open(fs, dir, log_bytes)?;
     let scheduler = Scheduler::recover(records, position).map_err(corrupt)?;
-    if (scheduler.cluster_id(), scheduler.api_mode()) != (identity.cluster_id, identity.api_mode) {
-        return Err(corrupt("SNAPSHOT is of another cluster than FORMAT").into());
-    }
     Ok((scheduler, storage))
 }
 

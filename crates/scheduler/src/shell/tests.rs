@@ -327,6 +327,26 @@ fn the_folder_has_one_user_and_one_api_mode() {
 }
 
 #[test]
+fn a_folder_that_lost_its_format_keeps_its_cluster() {
+    let world = World::new();
+    let handle = world.bootstrapped();
+    let cluster_id = handle.cluster_id();
+    let ts = block_on(handle.tso(1)).unwrap();
+    drop(handle);
+    let format = Path::new("/data/scheduler/FORMAT");
+    world.fs.remove(format).unwrap();
+
+    let other = world.open_with(Options::new(ApiMode::V2, Rng::new(9))).unwrap_err();
+    assert!(matches!(other, Error::ApiModeMismatch { .. }), "{other}");
+    assert!(world.fs.read(format).unwrap().is_none(), "it was left as it was");
+
+    let handle = world.open_with(Options::new(ApiMode::V1, Rng::new(9))).unwrap();
+    assert_eq!(handle.cluster_id(), cluster_id);
+    assert!(ts < block_on(handle.tso(1)).unwrap());
+    assert!(world.fs.read(format).unwrap().is_some());
+}
+
+#[test]
 fn an_unfinished_first_start_is_begun_again() {
     let mut rng = Rng::new(2);
     for operations in 0.. {

@@ -4,8 +4,8 @@
 //! gets in place from one snapshot, and keeps writes as futures until the store has them on disk. Nothing is spawned
 //! and no channel is crossed per command. One slow command holds up no other: it is one of the futures.
 //!
-//! Invariant: every command gets exactly one answer with its id, also an unknown one; an error is an answer and never
-//! ends the stream. Answers leave as soon as there are any, at most [`limits::STREAM_ANSWERS_MAX`] at once; when
+//! Invariant: every command gets exactly one answer with its id, also an unknown one; an error of a command is an answer
+//! and never ends the stream. A message that is no batch at all does, with a status, after all that came before it. Answers leave as soon as there are any, at most [`limits::STREAM_ANSWERS_MAX`] at once; when
 //! [`limits::STREAM_COMMANDS_MAX`] commands are under way, no more are taken off the wire.
 
 use std::{
@@ -28,10 +28,10 @@ use proto::{
 };
 use storage::View;
 use tonic::Status;
-use types::{Code, limits};
+use types::limits;
 
-use super::{kv::KvService, rpc_times::Method};
-use crate::errors::{self, Answer};
+use super::{kv::KvService, refused::Refused, rpc_times::Method};
+use crate::errors::Answer;
 
 type Requests = BoxStream<'static, Result<BatchCommandsRequest, Status>>;
 type Pending = Pin<Box<dyn Future<Output = (u64, Reply)> + Send>>;
@@ -42,6 +42,8 @@ pub(crate) struct BatchCommands {
     requests: Requests,
     /// The client has closed its side, the connection broke, or the process drains.
     ended: bool,
+    /// Why nothing more can be read: a message that can't be decoded or is too large. Said after all answers.
+    broken: Option<Status>,
     /// Commands that wait for the disk or for a read pool.
     pending: FuturesUnordered<Pending>,
     ready: Answers,
@@ -84,6 +86,7 @@ impl BatchCommands {
             kv,
             requests,
             ended: false,
+            broken: None,
             pending: FuturesUnordered::new(),
             ready: Answers::default(),
         }
@@ -143,13 +146,10 @@ impl BatchCommands {
                 }))
             }};
         }
-        /// A transactional command, which this version refuses in the answer's own error field.
+        /// A transactional command, which this version refuses.
         macro_rules! refused {
-            ($variant:ident, $response:ident { $field:ident: $error:expr }) => {
-                Started::Answered(Some(Reply::$variant(kvrpcpb::$response {
-                    $field: $error,
-                    ..kvrpcpb::$response::default()
-                })))
+            ($variant:ident) => {
+                Started::Answered(Some(Reply::$variant(Refused::refused())))
             };
         }
         match command {
@@ -177,50 +177,21 @@ impl BatchCommands {
             Some(Command::GetHealthFeedback(_)) => Started::Answered(Some(
                 Reply::GetHealthFeedback(kvrpcpb::GetHealthFeedbackResponse::default()),
             )),
-            Some(Command::Get(_)) => refused!(Get, GetResponse { error: Some(unsupported()) }),
-            Some(Command::Scan(_)) => refused!(Scan, ScanResponse { error: Some(unsupported()) }),
-            Some(Command::BatchGet(_)) => {
-                refused!(BatchGet, BatchGetResponse { error: Some(unsupported()) })
-            }
-            Some(Command::Prewrite(_)) => {
-                refused!(Prewrite, PrewriteResponse { errors: vec![*unsupported()] })
-            }
-            Some(Command::Commit(_)) => {
-                refused!(Commit, CommitResponse { error: Some(unsupported()) })
-            }
-            Some(Command::Cleanup(_)) => {
-                refused!(Cleanup, CleanupResponse { error: Some(unsupported()) })
-            }
-            Some(Command::BatchRollback(_)) => {
-                refused!(BatchRollback, BatchRollbackResponse { error: Some(unsupported()) })
-            }
-            Some(Command::ScanLock(_)) => {
-                refused!(ScanLock, ScanLockResponse { error: Some(unsupported()) })
-            }
-            Some(Command::ResolveLock(_)) => {
-                refused!(ResolveLock, ResolveLockResponse { error: Some(unsupported()) })
-            }
-            Some(Command::PessimisticLock(_)) => {
-                refused!(PessimisticLock, PessimisticLockResponse { errors: vec![*unsupported()] })
-            }
-            Some(Command::PessimisticRollback(_)) => {
-                refused!(
-                    PessimisticRollback,
-                    PessimisticRollbackResponse { errors: vec![*unsupported()] }
-                )
-            }
-            Some(Command::CheckTxnStatus(_)) => {
-                refused!(CheckTxnStatus, CheckTxnStatusResponse { error: Some(unsupported()) })
-            }
-            Some(Command::TxnHeartBeat(_)) => {
-                refused!(TxnHeartBeat, TxnHeartBeatResponse { error: Some(unsupported()) })
-            }
-            Some(Command::CheckSecondaryLocks(_)) => {
-                refused!(
-                    CheckSecondaryLocks,
-                    CheckSecondaryLocksResponse { error: Some(unsupported()) }
-                )
-            }
+            Some(Command::Get(_)) => refused!(Get),
+            Some(Command::Scan(_)) => refused!(Scan),
+            Some(Command::BatchGet(_)) => refused!(BatchGet),
+            Some(Command::Prewrite(_)) => refused!(Prewrite),
+            Some(Command::Commit(_)) => refused!(Commit),
+            Some(Command::Cleanup(_)) => refused!(Cleanup),
+            Some(Command::BatchRollback(_)) => refused!(BatchRollback),
+            Some(Command::ScanLock(_)) => refused!(ScanLock),
+            Some(Command::ResolveLock(_)) => refused!(ResolveLock),
+            Some(Command::PessimisticLock(_)) => refused!(PessimisticLock),
+            Some(Command::PessimisticRollback(_)) => refused!(PessimisticRollback),
+            Some(Command::CheckTxnStatus(_)) => refused!(CheckTxnStatus),
+            Some(Command::TxnHeartBeat(_)) => refused!(TxnHeartBeat),
+            Some(Command::CheckSecondaryLocks(_)) => refused!(CheckSecondaryLocks),
+            Some(Command::Coprocessor(_)) => refused!(Coprocessor),
             // Unknown to us: an answer without content, so that the client does not wait for it.
             Some(_) | None => Started::Answered(None),
         }
@@ -233,12 +204,6 @@ enum Started {
     Answered(Option<Reply>),
     /// It waits for the disk or for a read pool.
     Pending(Pending),
-}
-
-fn unsupported() -> Box<kvrpcpb::KeyError> {
-    let abort =
-        errors::with_remedy("transactions are not served by this version", Code::Unsupported);
-    Box::new(kvrpcpb::KeyError { abort, ..kvrpcpb::KeyError::default() })
 }
 
 impl Stream for BatchCommands {
@@ -254,8 +219,12 @@ impl Stream for BatchCommands {
             {
                 match this.requests.poll_next_unpin(cx) {
                     Poll::Ready(Some(Ok(batch))) => this.on_batch(batch),
-                    // A broken connection takes nobody's answers; a closed one still gets what is under way.
-                    Poll::Ready(Some(Err(_)) | None) => this.ended = true,
+                    // What is under way is still answered, also if the connection is gone and nobody listens.
+                    Poll::Ready(Some(Err(status))) => {
+                        this.ended = true;
+                        this.broken = Some(status);
+                    }
+                    Poll::Ready(None) => this.ended = true,
                     Poll::Pending => break,
                 }
                 moved = true;
@@ -271,7 +240,7 @@ impl Stream for BatchCommands {
                 return Poll::Ready(Some(Ok(answers)));
             }
             if this.ended && this.pending.is_empty() {
-                return Poll::Ready(None);
+                return Poll::Ready(this.broken.take().map(Err));
             }
             // Commands that were just started have been polled above and wake this task; nothing moved: wait.
             if !moved {

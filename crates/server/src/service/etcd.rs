@@ -46,6 +46,9 @@ impl Kv for EtcdService {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         let request = request.into_inner();
+        if request.key.is_empty() {
+            return Err(Status::invalid_argument("etcdserver: key is not provided"));
+        }
         let covers = match &request.range_end[..] {
             [] => &request.key[..] == SAFE_POINT_KEY,
             // etcd's spelling of "no end".

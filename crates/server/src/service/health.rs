@@ -13,12 +13,17 @@ use crate::listen::{Phase, until_draining};
 /// Says whether this process serves. It does until it drains.
 #[derive(Clone, Debug)]
 pub(crate) struct HealthService {
+    /// The services of the port; the empty name stands for all of them.
+    services: &'static [&'static str],
     phase: watch::Receiver<Phase>,
 }
 
 impl HealthService {
-    pub(crate) fn new(phase: watch::Receiver<Phase>) -> HealthService {
-        HealthService { phase }
+    pub(crate) fn new(
+        services: &'static [&'static str],
+        phase: watch::Receiver<Phase>,
+    ) -> HealthService {
+        HealthService { services, phase }
     }
 
     fn status(&self) -> HealthCheckResponse {
@@ -34,8 +39,12 @@ impl HealthService {
 impl Health for HealthService {
     async fn check(
         &self,
-        _: Request<HealthCheckRequest>,
+        request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
+        let service = request.into_inner().service;
+        if !service.is_empty() && !self.services.contains(&service.as_str()) {
+            return Err(Status::not_found(format!("there is no {service} here")));
+        }
         Ok(Response::new(self.status()))
     }
 

@@ -5,17 +5,18 @@ use proto::{
     pdpb,
 };
 use tonic::{Request, Response, Status};
-use types::ClusterId;
+
+use super::pd::PdService;
 
 /// The service of a scheduler.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyspaceService {
-    cluster_id: ClusterId,
+    pd: PdService,
 }
 
 impl KeyspaceService {
-    pub(crate) fn new(cluster_id: ClusterId) -> KeyspaceService {
-        KeyspaceService { cluster_id }
+    pub(crate) fn new(pd: PdService) -> KeyspaceService {
+        KeyspaceService { pd }
     }
 }
 
@@ -25,8 +26,9 @@ impl Keyspace for KeyspaceService {
         &self,
         request: Request<keyspacepb::LoadKeyspaceRequest>,
     ) -> Result<Response<keyspacepb::LoadKeyspaceResponse>, Status> {
-        let name = request.into_inner().name;
-        let mut header = pdpb::ResponseHeader { cluster_id: self.cluster_id.0, error: None };
+        let keyspacepb::LoadKeyspaceRequest { header, name, .. } = request.into_inner();
+        self.pd.check_cluster(header.map_or(0, |header| header.cluster_id))?;
+        let mut header = pdpb::ResponseHeader { cluster_id: self.pd.cluster_id().0, error: None };
         let keyspace = (name == "DEFAULT").then(|| keyspacepb::KeyspaceMeta {
             keyspace: Some(keyspacepb::keyspace_meta::Keyspace::Id(0)),
             name: name.clone(),

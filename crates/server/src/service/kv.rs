@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use proto::kvrpcpb::{
-    RawBatchDeleteRequest, RawBatchDeleteResponse, RawBatchGetRequest, RawBatchGetResponse,
-    RawBatchPutRequest, RawBatchPutResponse, RawBatchScanRequest, RawBatchScanResponse,
-    RawCasRequest, RawCasResponse, RawChecksumRequest, RawChecksumResponse, RawCoprocessorRequest,
-    RawCoprocessorResponse, RawDeleteRangeRequest, RawDeleteRangeResponse, RawDeleteRequest,
-    RawDeleteResponse, RawGetKeyTtlRequest, RawGetKeyTtlResponse, RawGetRequest, RawGetResponse,
-    RawPutRequest, RawPutResponse, RawScanRequest, RawScanResponse, UnsafeDestroyRangeRequest,
-    UnsafeDestroyRangeResponse,
+    ChecksumAlgorithm, RawBatchDeleteRequest, RawBatchDeleteResponse, RawBatchGetRequest,
+    RawBatchGetResponse, RawBatchPutRequest, RawBatchPutResponse, RawBatchScanRequest,
+    RawBatchScanResponse, RawCasRequest, RawCasResponse, RawChecksumRequest, RawChecksumResponse,
+    RawCoprocessorRequest, RawCoprocessorResponse, RawDeleteRangeRequest, RawDeleteRangeResponse,
+    RawDeleteRequest, RawDeleteResponse, RawGetKeyTtlRequest, RawGetKeyTtlResponse, RawGetRequest,
+    RawGetResponse, RawPutRequest, RawPutResponse, RawScanRequest, RawScanResponse,
+    UnsafeDestroyRangeRequest, UnsafeDestroyRangeResponse,
 };
 use storage::{Error, KvPair, RawBatchScan, RawScan, Storage, View};
 use types::{Code, KeyRange};
@@ -213,6 +213,10 @@ impl KvService {
     }
 
     pub(crate) async fn raw_checksum(&self, request: RawChecksumRequest) -> RawChecksumResponse {
+        if request.algorithm != i32::from(ChecksumAlgorithm::Crc64Xor) {
+            let reason = format!("checksum algorithm {} is not known", request.algorithm);
+            return RawChecksumResponse::failed(&Error::InvalidRequest(reason));
+        }
         let sum = self
             .read(false, move |view| {
                 let ranges: Vec<KeyRange> = request.ranges.into_iter().map(key_range).collect();

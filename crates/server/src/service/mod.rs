@@ -8,6 +8,7 @@ pub(crate) mod keyspace;
 pub(crate) mod kv;
 pub(crate) mod pd;
 pub(crate) mod placement;
+pub(crate) mod refused;
 pub(crate) mod rpc_times;
 pub(crate) mod tikv;
 pub(crate) mod tinykv;

@@ -3,13 +3,13 @@
 //! What is not listed here answers UNIMPLEMENTED.
 
 use proto::{
-    kvrpcpb,
+    coprocessor, kvrpcpb,
     tikvpb::{BatchCommandsRequest, BatchCommandsResponse, tikv_server::Tikv},
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
-use super::{batch_commands::BatchCommands, kv::KvService, rpc_times::Method};
+use super::{batch_commands::BatchCommands, kv::KvService, refused::Refused, rpc_times::Method};
 use crate::{
     errors::Answer,
     listen::{self, Phase},
@@ -29,7 +29,10 @@ impl TikvService {
 }
 
 macro_rules! unary {
-    ($($method:ident: $variant:ident($request:ident) => $response:ident),* $(,)?) => {
+    (
+        served { $($method:ident: $variant:ident($request:ident) => $response:ident,)* }
+        refused { $($refused:ident: $refused_request:ident => $refused_response:ident,)* }
+    ) => {
         #[tonic::async_trait]
         impl Tikv for TikvService {
             $(
@@ -41,6 +44,22 @@ macro_rules! unary {
                     self.kv.times().timed(Method::$variant, answer).await.into_unary()
                 }
             )*
+
+            $(
+                async fn $refused(
+                    &self,
+                    _: Request<kvrpcpb::$refused_request>,
+                ) -> Result<Response<kvrpcpb::$refused_response>, Status> {
+                    Ok(Response::new(Refused::refused()))
+                }
+            )*
+
+            async fn coprocessor(
+                &self,
+                _: Request<coprocessor::Request>,
+            ) -> Result<Response<coprocessor::Response>, Status> {
+                Ok(Response::new(Refused::refused()))
+            }
 
             async fn get_store_safe_ts(
                 &self,
@@ -62,18 +81,36 @@ macro_rules! unary {
 }
 
 unary! {
-    raw_get: RawGet(RawGetRequest) => RawGetResponse,
-    raw_batch_get: RawBatchGet(RawBatchGetRequest) => RawBatchGetResponse,
-    raw_put: RawPut(RawPutRequest) => RawPutResponse,
-    raw_batch_put: RawBatchPut(RawBatchPutRequest) => RawBatchPutResponse,
-    raw_delete: RawDelete(RawDeleteRequest) => RawDeleteResponse,
-    raw_batch_delete: RawBatchDelete(RawBatchDeleteRequest) => RawBatchDeleteResponse,
-    raw_delete_range: RawDeleteRange(RawDeleteRangeRequest) => RawDeleteRangeResponse,
-    raw_scan: RawScan(RawScanRequest) => RawScanResponse,
-    raw_batch_scan: RawBatchScan(RawBatchScanRequest) => RawBatchScanResponse,
-    raw_get_key_ttl: RawGetKeyTtl(RawGetKeyTtlRequest) => RawGetKeyTtlResponse,
-    raw_compare_and_swap: RawCompareAndSwap(RawCasRequest) => RawCasResponse,
-    raw_checksum: RawChecksum(RawChecksumRequest) => RawChecksumResponse,
-    raw_coprocessor: RawCoprocessor(RawCoprocessorRequest) => RawCoprocessorResponse,
-    unsafe_destroy_range: UnsafeDestroyRange(UnsafeDestroyRangeRequest) => UnsafeDestroyRangeResponse,
+    served {
+        raw_get: RawGet(RawGetRequest) => RawGetResponse,
+        raw_batch_get: RawBatchGet(RawBatchGetRequest) => RawBatchGetResponse,
+        raw_put: RawPut(RawPutRequest) => RawPutResponse,
+        raw_batch_put: RawBatchPut(RawBatchPutRequest) => RawBatchPutResponse,
+        raw_delete: RawDelete(RawDeleteRequest) => RawDeleteResponse,
+        raw_batch_delete: RawBatchDelete(RawBatchDeleteRequest) => RawBatchDeleteResponse,
+        raw_delete_range: RawDeleteRange(RawDeleteRangeRequest) => RawDeleteRangeResponse,
+        raw_scan: RawScan(RawScanRequest) => RawScanResponse,
+        raw_batch_scan: RawBatchScan(RawBatchScanRequest) => RawBatchScanResponse,
+        raw_get_key_ttl: RawGetKeyTtl(RawGetKeyTtlRequest) => RawGetKeyTtlResponse,
+        raw_compare_and_swap: RawCompareAndSwap(RawCasRequest) => RawCasResponse,
+        raw_checksum: RawChecksum(RawChecksumRequest) => RawChecksumResponse,
+        raw_coprocessor: RawCoprocessor(RawCoprocessorRequest) => RawCoprocessorResponse,
+        unsafe_destroy_range: UnsafeDestroyRange(UnsafeDestroyRangeRequest) => UnsafeDestroyRangeResponse,
+    }
+    refused {
+        kv_get: GetRequest => GetResponse,
+        kv_scan: ScanRequest => ScanResponse,
+        kv_batch_get: BatchGetRequest => BatchGetResponse,
+        kv_prewrite: PrewriteRequest => PrewriteResponse,
+        kv_commit: CommitRequest => CommitResponse,
+        kv_cleanup: CleanupRequest => CleanupResponse,
+        kv_batch_rollback: BatchRollbackRequest => BatchRollbackResponse,
+        kv_scan_lock: ScanLockRequest => ScanLockResponse,
+        kv_resolve_lock: ResolveLockRequest => ResolveLockResponse,
+        kv_pessimistic_lock: PessimisticLockRequest => PessimisticLockResponse,
+        kv_pessimistic_rollback: PessimisticRollbackRequest => PessimisticRollbackResponse,
+        kv_check_txn_status: CheckTxnStatusRequest => CheckTxnStatusResponse,
+        kv_txn_heart_beat: TxnHeartBeatRequest => TxnHeartBeatResponse,
+        kv_check_secondary_locks: CheckSecondaryLocksRequest => CheckSecondaryLocksResponse,
+    }
 }

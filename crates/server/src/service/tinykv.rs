@@ -1,11 +1,11 @@
 //! `tinykvpb.TinyKv`: the course's family. The messages are TiKV's where the wire agrees; RawScan differs.
 //!
-//! Transactional calls answer UNIMPLEMENTED until transactions exist.
+//! Transactional calls answer that they are not served, until transactions exist.
 
-use proto::{kvrpcpb, tinykv::kvrpc, tinykvpb::tiny_kv_server::TinyKv};
+use proto::{coprocessor, kvrpcpb, tinykv::kvrpc, tinykvpb::tiny_kv_server::TinyKv};
 use tonic::{Request, Response, Status};
 
-use super::{kv::KvService, rpc_times::Method};
+use super::{kv::KvService, refused::Refused, rpc_times::Method};
 use crate::errors::Answer;
 
 /// The service of a store, as the course's clients call it.
@@ -68,5 +68,54 @@ impl TinyKv for TinyKvService {
             .map(|error| error.abort)
             .unwrap_or_default();
         kvrpc::RawScanResponse { region_error: scanned.region_error, error, kvs }.into_unary()
+    }
+
+    async fn kv_get(
+        &self,
+        _: Request<kvrpcpb::GetRequest>,
+    ) -> Result<Response<kvrpcpb::GetResponse>, Status> {
+        Ok(Response::new(Refused::refused()))
+    }
+
+    async fn kv_scan(
+        &self,
+        _: Request<kvrpcpb::ScanRequest>,
+    ) -> Result<Response<kvrpcpb::ScanResponse>, Status> {
+        Ok(Response::new(Refused::refused()))
+    }
+
+    async fn kv_prewrite(
+        &self,
+        _: Request<kvrpcpb::PrewriteRequest>,
+    ) -> Result<Response<kvrpcpb::PrewriteResponse>, Status> {
+        Ok(Response::new(Refused::refused()))
+    }
+
+    async fn kv_commit(
+        &self,
+        _: Request<kvrpcpb::CommitRequest>,
+    ) -> Result<Response<kvrpcpb::CommitResponse>, Status> {
+        Ok(Response::new(Refused::refused()))
+    }
+
+    async fn kv_batch_rollback(
+        &self,
+        _: Request<kvrpcpb::BatchRollbackRequest>,
+    ) -> Result<Response<kvrpcpb::BatchRollbackResponse>, Status> {
+        Ok(Response::new(Refused::refused()))
+    }
+
+    async fn kv_resolve_lock(
+        &self,
+        _: Request<kvrpcpb::ResolveLockRequest>,
+    ) -> Result<Response<kvrpcpb::ResolveLockResponse>, Status> {
+        Ok(Response::new(Refused::refused()))
+    }
+
+    async fn coprocessor(
+        &self,
+        _: Request<coprocessor::Request>,
+    ) -> Result<Response<coprocessor::Response>, Status> {
+        Ok(Response::new(Refused::refused()))
     }
 }

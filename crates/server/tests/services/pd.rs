@@ -281,3 +281,42 @@ async fn heartbeats_are_taken_skipped_or_refused_one_by_one() {
         .into_inner();
     assert_eq!((found.region, found.leader), (Some(region), leader));
 }
+
+#[tokio::test]
+async fn a_store_that_nobody_could_dial_is_refused() {
+    let server = cluster(ApiMode::V1).await;
+    let mut pd = pd(&server).await;
+    for address in ["", "nonsense", "0.0.0.0:20160", "[::]:1", "host:0", "host:"] {
+        let store =
+            proto::metapb::Store { id: 50, address: address.to_owned(), ..Default::default() };
+        let request = pdpb::PutStoreRequest { header: header(&server), store: Some(store) };
+        let refusal = pd.put_store(request).await.unwrap_err();
+        assert!(refusal.message().contains("invalid store address"), "{address}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_scattered_nor_healthy() {
+    let server = cluster(ApiMode::V1).await;
+    let mut pd = pd(&server).await;
+    let scatter = |region_id| pdpb::ScatterRegionRequest {
+        header: header(&server),
+        region_id,
+        ..Default::default()
+    };
+    let answer = pd.scatter_region(scatter(999)).await.unwrap().into_inner();
+    let error = answer.header.unwrap().error.expect("there is no such region");
+    assert_eq!(error.r#type(), pdpb::ErrorType::RegionNotFound);
+    for (addr, known) in
+        [(server.ready().store, "tikvpb.Tikv"), (server.ready().scheduler, "pdpb.PD")]
+    {
+        let mut health = HealthClient::new(dial(addr).await);
+        let mut check = async |service: &str| {
+            health.check(HealthCheckRequest { service: service.to_owned() }).await
+        };
+        for service in ["", known] {
+            assert_eq!(check(service).await.unwrap().into_inner().status(), ServingStatus::Serving);
+        }
+        assert_eq!(check("nobody.Knows").await.unwrap_err().code(), Code::NotFound);
+    }
+}

@@ -186,6 +186,93 @@ async fn wrong_requests_get_typed_answers() {
     let error = client.raw_put(long_key).await.unwrap().into_inner().error;
     assert!(error.contains("TK4106"), "{error}");
 
-    let status = client.kv_get(kvrpcpb::GetRequest::default()).await.unwrap_err();
+    let status = client.kv_gc(kvrpcpb::GcRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_batch_ends_the_stream_with_a_status_after_all_answers() {
+    let server = cluster(ApiMode::V1).await;
+    let channel = dial(server.ready().store).await;
+    let batch = |id| BatchCommandsRequest {
+        requests: vec![Request {
+            cmd: Some(Command::Empty(BatchCommandsEmptyRequest { test_id: id, delay_time: 0 })),
+        }],
+        request_ids: vec![id],
+        ..BatchCommandsRequest::default()
+    };
+    let messages = [Raw::Batch(batch(1)), Raw::Bytes(b"\xff\xff\xff"), Raw::Batch(batch(2))];
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let request = tonic::Request::new(tokio_stream::iter(messages));
+    let path = "/tikvpb.Tikv/BatchCommands".parse().unwrap();
+    let mut answers = client.streaming(request, path, RawCodec).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().expect("the first is answered").request_ids, [1]);
+    let status = answers.message().await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Internal, "{status}");
+}
+
+#[tokio::test]
+async fn transactions_are_refused_alike_on_all_ways() {
+    let server = cluster(ApiMode::V1).await;
+    let channel = dial(server.ready().store).await;
+    let request = || kvrpcpb::GetRequest::default();
+    let unary = tikv(&server).await.kv_get(request()).await.unwrap().into_inner();
+    let course = TinyKvClient::new(channel).kv_get(request()).await.unwrap().into_inner();
+    let abort = &unary.error.as_ref().expect("is refused").abort;
+    assert!(abort.contains("not served by this version [TK4109]"), "{abort}");
+    assert_eq!(unary, course);
+}
+
+#[tokio::test]
+async fn an_unknown_checksum_is_refused() {
+    let server = cluster(ApiMode::V1).await;
+    let request = kvrpcpb::RawChecksumRequest {
+        context: Some(context(&server, b"").await),
+        algorithm: 5,
+        ..Default::default()
+    };
+    let answer = tikv(&server).await.raw_checksum(request).await.unwrap().into_inner();
+    assert!(answer.error.contains("algorithm 5"), "{}", answer.error);
+}
+
+/// A message of a stream, or bytes in its place.
+enum Raw {
+    Batch(BatchCommandsRequest),
+    Bytes(&'static [u8]),
+}
+
+/// Sends [`Raw`], receives what the method answers.
+struct RawCodec;
+
+impl tonic::codec::Codec for RawCodec {
+    type Encode = Raw;
+    type Decode = proto::tikvpb::BatchCommandsResponse;
+    type Encoder = RawCodec;
+    type Decoder = tonic_prost::ProstDecoder<proto::tikvpb::BatchCommandsResponse>;
+
+    fn encoder(&mut self) -> RawCodec {
+        RawCodec
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        tonic_prost::ProstDecoder::new(tonic::codec::BufferSettings::default())
+    }
+}
+
+impl tonic::codec::Encoder for RawCodec {
+    type Item = Raw;
+    type Error = tonic::Status;
+
+    fn encode(
+        &mut self,
+        item: Raw,
+        out: &mut tonic::codec::EncodeBuf<'_>,
+    ) -> Result<(), tonic::Status> {
+        match item {
+            Raw::Batch(batch) => prost::Message::encode(&batch, out).unwrap(),
+            Raw::Bytes(bytes) => bytes::BufMut::put_slice(out, bytes),
+        }
+        Ok(())
+    }
 }

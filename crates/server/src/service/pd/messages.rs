@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use proto::{metapb, pdpb};
 use scheduler::{Error, Now, RegionInfo, Scheduler, Store, StoreInfo, StoreState, StoreStats};
+use tonic::Status;
 use types::{KeyRange, RegionId, StoreId, TimeStamp};
 
-use crate::convert;
+use crate::{config::Address, convert};
 
 /// Regions by key, by the key before, and by id, each region once.
 pub(super) fn query_regions(
@@ -94,6 +95,30 @@ pub(super) fn region_to_proto(info: &RegionInfo) -> pdpb::Region {
 pub(super) fn region_response(info: &RegionInfo) -> pdpb::RegionResponse {
     let pdpb::Region { region, leader, down_peers, pending_peers, buckets } = region_to_proto(info);
     pdpb::RegionResponse { region, leader, down_peers, pending_peers, buckets }
+}
+
+/// Refuses a store that nobody could dial: every client would be sent there. A store inside of the scheduler's process
+/// has a name instead.
+pub(super) fn check_address(store: &metapb::Store) -> Result<(), Status> {
+    if store.address.starts_with("embedded-store-") {
+        return Ok(());
+    }
+    match store.address.parse::<Address>() {
+        Ok(address) if !address.is_wildcard() && address.port != 0 => Ok(()),
+        _ => Err(Status::unknown(format!(
+            "invalid store address \"{}\": it must be HOST:PORT that clients can dial",
+            store.address
+        ))),
+    }
+}
+
+/// The regions that a request is about: newer clients name several.
+pub(super) fn scattered(request: &pdpb::ScatterRegionRequest) -> Vec<RegionId> {
+    let ids = match request.regions_id.as_slice() {
+        [] => std::slice::from_ref(&request.region_id),
+        several => several,
+    };
+    ids.iter().map(|id| RegionId(*id)).collect()
 }
 
 pub(super) fn store_from_proto(store: metapb::Store) -> Store {

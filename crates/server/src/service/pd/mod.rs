@@ -15,8 +15,9 @@ use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 use types::{ClusterId, KeyRange, RegionId, StoreId, TimeStamp};
 
 use messages::{
-    batch_scan_regions, leader_to_proto, query_regions, region_response, region_to_proto,
-    stats_from_proto, stats_to_proto, store_from_proto, store_to_proto, timestamp_to_proto,
+    batch_scan_regions, check_address, leader_to_proto, query_regions, region_response,
+    region_to_proto, scattered, stats_from_proto, stats_to_proto, store_from_proto, store_to_proto,
+    timestamp_to_proto,
 };
 
 use crate::{
@@ -298,6 +299,7 @@ impl Pd for PdService {
         let Some(store) = request.store else {
             return Err(Status::unknown("invalid request: the store is missing"));
         };
+        check_address(&store)?;
         let (store, regions) = (store_from_proto(store), request.region.map(convert::region));
         let regions: Vec<_> = regions.into_iter().collect();
         let header = self.header_of(
@@ -337,6 +339,7 @@ impl Pd for PdService {
         let Some(store) = request.store else {
             return Err(Status::unknown("invalid put store request: the store is missing"));
         };
+        check_address(&store)?;
         let store = store_from_proto(store);
         let header = self
             .header_of(self.scheduler.run(move |scheduler, _| scheduler.put_store(store)).await)?;
@@ -630,8 +633,21 @@ impl Pd for PdService {
     /// Nothing to scatter with one store: done at once.
     async fn scatter_region(
         &self,
-        _: Request<pdpb::ScatterRegionRequest>,
+        request: Request<pdpb::ScatterRegionRequest>,
     ) -> Answer<pdpb::ScatterRegionResponse> {
+        let request = request.into_inner();
+        self.check(&request.header)?;
+        for id in scattered(&request) {
+            let found = self.run(move |scheduler, _| scheduler.get_region_by_id(id)).await?;
+            if found.is_none() {
+                let message = format!("region {id} not found");
+                return Ok(Response::new(pdpb::ScatterRegionResponse {
+                    header: self.failed(pdpb::ErrorType::RegionNotFound, message),
+                    ..pdpb::ScatterRegionResponse::default()
+                }));
+            }
+        }
+        // There is one store: every region is where it can be.
         Ok(Response::new(pdpb::ScatterRegionResponse {
             header: self.header(),
             finished_percentage: 100,
