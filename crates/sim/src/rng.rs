@@ -7,6 +7,8 @@
 
 use runtime::Rng;
 
+use crate::hash::mix;
+
 /// The root of all streams of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub u64);
@@ -25,14 +27,6 @@ impl Seed {
         }
         Rng::new(mix(hash ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93)))
     }
-}
-
-/// Scatters neighbouring numbers (the finaliser of SplitMix64).
-pub fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 /// A number between `low` and `high`, every order of magnitude as likely as another: most runs get mild faults, a few

@@ -35,7 +35,8 @@ impl MachineClock {
 
     /// How long the world waits while this clock moves on by `local` microseconds; never less than it takes.
     pub fn world_duration(&self, local: u64) -> Time {
-        let rate = u128::try_from(1_000_000 + i64::from(self.rate_ppm)).expect("rates are positive");
+        let rate =
+            u128::try_from(1_000_000 + i64::from(self.rate_ppm)).expect("rates are positive");
         let world = (u128::from(local) * 1_000_000).div_ceil(rate);
         u64::try_from(world).expect("a timer is shorter than the world") + 1
     }

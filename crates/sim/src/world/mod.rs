@@ -29,7 +29,10 @@ pub use self::{
     queue::{Queue, TieBreak, Time},
     trace::{Trace, TraceText},
 };
-use crate::rng::{Seed, mix};
+use crate::{
+    hash::{fingerprint, mix},
+    rng::Seed,
+};
 
 /// The number of a machine, from 0.
 pub type MachineId = usize;
@@ -386,8 +389,7 @@ impl<N: Node, A: Debug> World<N, A> {
         match event {
             Event::Action(action) => {
                 let words = format!("{action:?}");
-                let hash = words.bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte)));
-                self.trace.event(time, 6, [hash, 0]);
+                self.trace.event(time, 6, [fingerprint(words.as_bytes()), 0]);
                 self.trace.line(time, || words);
                 return Some(Step::Action(action));
             }

@@ -2,7 +2,7 @@
 //!
 //! Two runs with the same hash did the same. The hash is not cryptographic; it must notice a difference, not an enemy.
 
-use crate::rng::mix;
+use crate::hash::mix;
 
 use super::queue::Time;
 
