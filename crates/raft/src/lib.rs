@@ -21,6 +21,8 @@ mod replication;
 mod role;
 mod snapshot;
 mod storage;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transfer;
 
 pub use config::{Config, ReadMode};

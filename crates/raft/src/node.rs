@@ -201,13 +201,13 @@ impl<S: Storage, R: Rng> Node<S, R> {
 
     /// Takes a message of a peer. A refused message ([`Error`] says why) changes nothing but, at most, the term.
     pub fn step(&mut self, message: Message) -> Result<(), Error> {
-        let result = self.step_unchecked(message);
+        let result = message.check().and_then(|()| self.dispatch(message));
         self.check_invariants();
         result
     }
 
-    fn step_unchecked(&mut self, message: Message) -> Result<(), Error> {
-        message.check()?;
+    /// Hands a message to its topic.
+    pub(crate) fn dispatch(&mut self, message: Message) -> Result<(), Error> {
         if message.to != self.config.id {
             return Err(Error::Misrouted { to: message.to, id: self.config.id });
         }

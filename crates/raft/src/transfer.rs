@@ -46,11 +46,15 @@ impl<S: Storage, R: Rng> Node<S, R> {
         sometimes!("raft: a transfer begins");
         leader.transfer = Some(Transfer { target, elapsed: 0 });
         leader.must_look = true;
-        // It may wait for a sign of life; this is the time to look for one.
-        if let Some(progress) = leader.get_mut(target)
-            && let ProgressState::Probe { is_waiting } = &mut progress.state
-        {
-            *is_waiting = false;
+        // It may wait for a sign of life, or for entries that were lost on their way: look now.
+        let last = self.log.last_index();
+        if let Some(progress) = leader.get_mut(target) {
+            let lacks_entries = progress.matched < last;
+            match &mut progress.state {
+                ProgressState::Probe { is_waiting } => *is_waiting = false,
+                ProgressState::Replicate { must_ask, .. } => *must_ask |= lacks_entries,
+                ProgressState::Snapshot { .. } => {}
+            }
         }
         self.drop_lease();
         self.finish_transfer(target);
