@@ -1,0 +1,1 @@
+//! The course's view of a node, for its ported tests.

@@ -1,0 +1,1 @@
+//! Project 2C of the course, its Raft part: snapshots, test by test.
