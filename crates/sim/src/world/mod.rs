@@ -381,6 +381,11 @@ impl<N: Node, A: Debug> World<N, A> {
         self.machines[machine].frozen.is_some()
     }
 
+    /// When the next event happens.
+    pub fn next_time(&self) -> Option<Time> {
+        self.queue.next_time()
+    }
+
     /// The next event happens. `None`: there is none.
     pub fn step(&mut self) -> Option<Step<A>> {
         let (time, event) = self.queue.pop()?;
