@@ -281,12 +281,13 @@ impl<S: Storage, R: Rng> Node<S, R> {
             .log
             .oldest_write()
             .is_some_and(|write| u64::from(self.config.election_ticks) < now - write.since);
+        if is_stuck {
+            sometimes!("raft: a leader steps down because its disk stands still");
+        }
+        if !is_there {
+            sometimes!("raft: a leader steps down because it hears from no quorum");
+        }
         if !is_there || is_stuck {
-            if is_stuck {
-                sometimes!("raft: a leader steps down because its disk stands still");
-            } else {
-                sometimes!("raft: a leader steps down because it hears from no quorum");
-            }
             self.become_follower(self.term, 0);
         }
     }

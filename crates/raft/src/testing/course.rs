@@ -35,7 +35,7 @@ impl SeededRng {
 
 impl Rng for SeededRng {
     fn range(&mut self, low: u32, high: u32) -> u32 {
-        low + (u64::from(self.bits()) * u64::from(high - low) >> 32) as u32
+        low + ((u64::from(self.bits()) * u64::from(high - low)) >> 32) as u32
     }
 }
 
