@@ -22,19 +22,30 @@ pub struct Entry {
 /// The part of the log that can never change.
 #[derive(Clone, Debug, Default)]
 pub struct Committed {
-    /// The entry at index `i` lies at `i - 1`. Nothing is missing: peers commit in order.
+    /// Where the log begins; what is before is no matter.
+    before: u64,
+    /// The entry at index `i` lies at `i - before - 1`. Nothing is missing: peers commit in order.
     entries: Vec<Entry>,
 }
 
 impl Committed {
+    /// A log whose first entry comes after `before`.
+    pub fn after(before: u64) -> Committed {
+        Committed { before, entries: Vec::new() }
+    }
+
     /// The committed entry at `index`.
     pub fn at(&self, index: u64) -> Option<&Entry> {
-        self.entries.get(usize::try_from(index.checked_sub(1)?).ok()?)
+        self.entries.get(self.place(index)?)
     }
 
     /// The index of the last one.
     pub fn last(&self) -> u64 {
-        self.entries.len() as u64
+        self.before + self.entries.len() as u64
+    }
+
+    fn place(&self, index: u64) -> Option<usize> {
+        usize::try_from(index.checked_sub(self.before + 1)?).ok()
     }
 
     /// `peer`, in its term `known_in`, says that the entry at `index` with this term and content is committed.
@@ -54,9 +65,7 @@ impl Committed {
             return Ok(());
         }
         let last = self.last();
-        let Some(entry) =
-            index.checked_sub(1).and_then(|at| self.entries.get_mut(usize::try_from(at).ok()?))
-        else {
+        let Some(entry) = self.place(index).and_then(|place| self.entries.get_mut(place)) else {
             let details = format!("peer {peer} commits {index}, but only {last} are known");
             return Err(Violation::new("committed in order", details));
         };
@@ -117,6 +126,18 @@ mod tests {
         three().commit(2, 4, 2, 2, 200).unwrap();
         assert!(three().commit(2, 4, 2, 3, 200).is_err());
         assert!(three().commit(2, 4, 2, 2, 201).is_err());
+    }
+
+    #[test]
+    fn a_log_may_begin_late() {
+        let mut committed = Committed::after(5);
+        committed.commit(1, 6, 6, 6, 100).unwrap();
+        assert_eq!(
+            (committed.last(), committed.at(5), committed.at(6).unwrap().term),
+            (6, None, 6)
+        );
+        assert!(committed.clone().commit(1, 6, 5, 6, 100).is_err());
+        assert!(committed.commit(2, 6, 6, 6, 101).is_err());
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub(crate) fn entry_fingerprint(entry: &Entry) -> u64 {
     mix(fingerprint(&entry.data) ^ kind)
 }
 
+/// The index and the term at which a group begins. Who joins later gets a snapshot, and by it the first members, which
+/// are in no entry.
+pub(crate) const FOUNDED: (u64, u64) = (5, 5);
+
 /// What the log has made of the state so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
@@ -69,6 +73,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The state with which a group begins.
+    pub(crate) fn founding() -> State {
+        State { applied: FOUNDED.0, term: FOUNDED.1, ..State::default() }
+    }
+
     /// Applies the next entry.
     pub(crate) fn apply(&mut self, entry: &Entry) {
         assert_eq!(entry.index, self.applied + 1, "entries are applied in order, each once");

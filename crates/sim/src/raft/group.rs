@@ -175,6 +175,7 @@ pub fn run(seed: u64, settings: Settings) -> Outcome {
     marks::set_buggify(Some(buggify(root, options.buggify)));
     marks::set_mutant(settings.mutant);
     let mut group = Group::new(root, &swarm, &options, settings);
+    group.world.trace.line(0, || format!("{swarm:#?}\n{options:#?}"));
     let verdict = panics::catch(|| catch_unwind(AssertUnwindSafe(|| group.run(settings))));
     marks::set_buggify(None);
     marks::set_mutant(None);
@@ -253,6 +254,10 @@ impl<'a> Group<'a> {
     }
 
     fn act(&mut self, action: Action) -> Verdict {
+        // Planned before the phase ended.
+        if self.pause_before(&action).is_none() && !matches!(action, Action::Fault(_)) {
+            return Ok(());
+        }
         match &action {
             Action::Fault(Plan::Boot(machine)) => {
                 let machine = *machine;
@@ -275,17 +280,21 @@ impl<'a> Group<'a> {
 
     /// Plans the next one of a kind of action, unless its time is over.
     fn again(&mut self, action: Action) {
-        let mean = match action {
+        if let Some(mean) = self.pause_before(&action) {
+            let delay = (-(1.0 - self.rng.f64()).ln() * mean as f64) as u64 + 1;
+            self.world.schedule(delay, action);
+        }
+    }
+
+    /// Microseconds between two actions of a kind, on average; none if there are none in this phase.
+    fn pause_before(&self, action: &Action) -> Option<u64> {
+        match action {
             Action::Fault(_) => None,
             Action::Write => Some(self.options.write_every).filter(|_| self.phase != Phase::All),
             Action::Read => Some(self.options.read_every).filter(|_| self.phase != Phase::All),
             Action::Change => self.options.change_every.filter(|_| self.phase == Phase::Chaos),
             Action::Transfer => self.options.transfer_every.filter(|_| self.phase == Phase::Chaos),
             Action::Look => Some(50_000),
-        };
-        if let Some(mean) = mean {
-            let delay = (-(1.0 - self.rng.f64()).ln() * mean as f64) as u64 + 1;
-            self.world.schedule(delay, action);
         }
     }
 
@@ -426,6 +435,10 @@ impl<'a> Group<'a> {
         self.retire();
         let Some(leader) = self.leader() else { return };
         let Some(process) = self.world.process(leader) else { return };
+        // A change that waits somewhere would be made when the world is another one.
+        if self.world.is_frozen(leader) {
+            return;
+        }
         let conf = process.conf().clone();
         let others: Vec<u64> = self
             .world
@@ -434,8 +447,7 @@ impl<'a> Group<'a> {
             .filter(|peer| !conf.contains(*peer) && !self.lost.contains(peer))
             .collect();
         if let Some(change) = draw_change(&mut self.rng, &conf, &others, &self.lost) {
-            let delay = self.rng.range(10..1_000);
-            self.world.request(delay, leader, Request::Change(change));
+            self.world.request_now(leader, Request::Change(change));
         }
     }
 
@@ -550,14 +562,19 @@ impl<'a> Group<'a> {
 
     fn heal_quorum(&mut self) -> Verdict {
         self.nemesis.end(&mut self.world, self.swarm);
+        self.listen()?;
         let (_, conf) = self.judge.members();
         let conf = conf.clone();
-        let is_changing = self.is_changing();
-        let core = draw_core(&mut self.rng, &conf, &self.lost, is_changing);
+        // While somebody counts on other members than these, all are needed, also those who were removed.
+        let is_settled = self.is_settled();
+        let core = draw_core(&mut self.rng, &conf, &self.lost, !is_settled);
         for machine in 0..self.homes.len() {
             let peer = peer_id(machine, self.homes[machine].disk);
-            // Who is no member may be there or not.
-            let is_there = core.contains(&peer) || (!conf.contains(peer) && self.rng.chance(0.5));
+            let is_there = match conf.contains(peer) {
+                true => core.contains(&peer),
+                false if !is_settled => true,
+                false => !self.disturbs(machine) && self.rng.chance(0.5),
+            };
             if is_there {
                 if self.world.process(machine).is_none() {
                     self.boot(machine)?;
@@ -579,6 +596,27 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
+    /// Without pre-vote and check-quorum an operator has to switch off those who were removed.
+    fn switch_off_disturbers(&mut self) {
+        for machine in 0..self.homes.len() {
+            let is_on = self.world.process(machine).is_some();
+            if is_on && self.disturbs(machine) && self.is_settled() {
+                self.homes[machine].dead = true;
+                self.world.crash(machine);
+            }
+        }
+    }
+
+    /// Whether what lives there was removed from the group, may not know it, and keeps the others from electing a
+    /// leader. With pre-vote and check-quorum it must not; without, an operator has to switch it off.
+    fn disturbs(&self, machine: MachineId) -> bool {
+        let core = &self.options.core;
+        let (_, conf) = self.judge.members();
+        let home = &self.homes[machine];
+        let is_removed = home.was_member && !conf.contains(peer_id(machine, home.disk));
+        is_removed && !(core.pre_vote && core.check_quorum)
+    }
+
     fn heal_all(&mut self) -> Verdict {
         self.world.network.heal();
         for machine in 0..self.homes.len() {
@@ -598,6 +636,10 @@ impl<'a> Group<'a> {
             Phase::Quorum { written: true, read: true, .. } => self.heal_all(),
             Phase::All if self.are_equal()? => {
                 self.phase = Phase::Done;
+                Ok(())
+            }
+            Phase::All => {
+                self.switch_off_disturbers();
                 Ok(())
             }
             _ => Ok(()),
@@ -629,8 +671,9 @@ impl<'a> Group<'a> {
         let mut words = format!("members at {index}: {conf:?}; lost: {:?}", self.lost);
         for (machine, process) in self.world.processes() {
             let status = process.status();
+            let differs = if process.conf() == conf { "" } else { " (other members)" };
             words += &format!(
-                "; m{machine} peer {} {:?} term {} leader {} applied {} committed {} last {}",
+                "; m{machine}{differs} peer {} {:?} term {} leader {} applied {} committed {} last {}",
                 status.id,
                 status.role,
                 status.term,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use raft::{ConfState, Storage};
 
 use super::{
-    command::{Command, entry_fingerprint},
+    command::{Command, FOUNDED, entry_fingerprint},
     log::DiskLog,
     node::Report,
 };
@@ -20,7 +20,7 @@ pub(crate) struct Judge {
     leaders: Leaders,
     votes: Votes,
     committed: Committed,
-    /// The write at each committed index, from index 1.
+    /// The write at each committed index, from the first after the founding on.
     writes_at: Vec<Option<u64>>,
     applied: Applied,
     orders: BTreeMap<u64, Order>,
@@ -54,7 +54,8 @@ pub struct Answers {
 impl Judge {
     /// The judge of a group that begins with these members.
     pub(crate) fn new(members: ConfState) -> Judge {
-        Judge { members: (0, members), ..Judge::default() }
+        let committed = Committed::after(FOUNDED.0);
+        Judge { members: (FOUNDED.0, members), committed, ..Judge::default() }
     }
 
     /// A client asks for a write.
@@ -211,7 +212,7 @@ impl Judge {
     /// A property does not hold.
     pub(crate) fn finish(&self) -> Verdict {
         self.acknowledged.check(self.committed.last(), |index| {
-            let at = usize::try_from(index.checked_sub(1)?).ok()?;
+            let at = usize::try_from(index.checked_sub(FOUNDED.0 + 1)?).ok()?;
             self.writes_at.get(at).copied().flatten()
         })?;
         for (key, register) in &self.registers {

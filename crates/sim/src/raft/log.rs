@@ -21,7 +21,7 @@ use types::codec::{DecodeError, Reader, Writer, get_record, put_record};
 
 use super::{
     codec::{get_entries, get_hard_state, get_snapshot, put_entries, put_hard_state, put_snapshot},
-    command::State,
+    command::{FOUNDED, State},
 };
 use crate::world::{Disk, DiskOp};
 
@@ -65,10 +65,24 @@ pub(crate) struct Recovered {
 }
 
 impl DiskLog {
-    /// The log of a node that is new, with the group's first members, or with none if it is going to be told. `begin`
-    /// has to be written first.
-    pub(crate) fn create(voters: &[u64]) -> DiskLog {
-        DiskLog::with(MemStorage::new(voters.iter().copied()))
+    /// The log of a node that is new and waits to be told everything. The first thing to write is what
+    /// [`begin`](DiskLog::begin) says.
+    pub(crate) fn create() -> DiskLog {
+        DiskLog::with(MemStorage::default())
+    }
+
+    /// The log of one of the first members of a group, with its state.
+    pub(crate) fn found(voters: &[u64]) -> DiskLog {
+        let (index, term) = FOUNDED;
+        let conf = ConfState::of_voters(voters.iter().copied());
+        let mut memory = MemStorage::default();
+        memory
+            .apply_snapshot(Snapshot {
+                meta: SnapshotMeta { index, term, conf },
+                data: State::founding().encode(),
+            })
+            .expect("an empty storage takes every snapshot");
+        DiskLog::with(memory)
     }
 
     fn with(memory: MemStorage) -> DiskLog {

@@ -196,7 +196,8 @@ impl RaftNode {
         let is_new = found.is_none();
         let (log, state) = match found {
             Some(found) => (found.log, found.state),
-            None => (DiskLog::create(first_voters), State::default()),
+            None if first_voters.is_empty() => (DiskLog::create(), State::default()),
+            None => (DiskLog::found(first_voters), State::founding()),
         };
         let (hard_state, conf) = log.initial_state()?;
         let numbers = Numbers {
@@ -319,7 +320,11 @@ impl RaftNode {
             },
             // Refusals are everyday business.
             Request::Change(change) => {
-                let _ = self.core.propose_conf_change(change);
+                // The operator may have looked at older members: nobody removes the last voter.
+                let after = self.core.status().conf.after(&change);
+                if after.is_ok_and(|after| !after.voters.is_empty()) {
+                    let _ = self.core.propose_conf_change(change);
+                }
             }
             Request::Transfer(to) => {
                 let _ = self.core.transfer_leader(to);
@@ -431,7 +436,8 @@ impl RaftNode {
             context.set_timer(self.apply_lag, APPLY);
         }
         self.maintain(context);
-        if self.is_dirty {
+        // While a snapshot is being installed, the log is ahead of the state.
+        if self.is_dirty && self.installing.is_none() {
             self.is_dirty = false;
             context.report(Report::Numbers { peer: self.peer, numbers: self.numbers() });
         }
@@ -600,7 +606,7 @@ impl RaftNode {
         Numbers {
             term: status.term,
             vote: status.vote,
-            truncated: status.first_index - 1,
+            truncated: self.core.storage().first_index() - 1,
             applied: self.state.applied,
             committed: status.committed,
             last: status.last_index,

@@ -318,6 +318,11 @@ impl<N: Node, A: Debug> World<N, A> {
         self.queue.schedule(self.now + delay, Event::Request { machine, request });
     }
 
+    /// A request reaches a machine at once.
+    pub fn request_now(&mut self, machine: MachineId, request: N::Request) {
+        self.deliver(machine, Input::Request(request));
+    }
+
     /// What processes have reported since the last call, in order.
     pub fn take_reports(&mut self) -> Vec<(MachineId, N::Report)> {
         std::mem::take(&mut self.reports)

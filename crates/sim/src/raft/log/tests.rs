@@ -31,7 +31,7 @@ fn append(disk: &mut Disk, log: &mut DiskLog, term: u64, indexes: std::ops::Rang
 
 fn started(seed: u64) -> (Disk, DiskLog) {
     let mut disk = disk(seed);
-    let mut log = DiskLog::create(&[1, 2, 3]);
+    let mut log = DiskLog::create();
     let conf = ConfState::of_voters([1, 2, 3]);
     perform(&mut disk, log.begin(&State::default(), &conf));
     log.synced(log.position());
@@ -52,7 +52,7 @@ fn a_new_disk_has_nothing_and_an_interrupted_beginning_is_nothing() {
     assert!(DiskLog::open(&disk(1)).unwrap().is_none());
     for seed in 0..50 {
         let mut disk = disk(seed);
-        let mut log = DiskLog::create(&[1]);
+        let mut log = DiskLog::create();
         let conf = ConfState::of_voters([1]);
         disk.submit(0, 1, log.begin(&State::default(), &conf));
         disk.crash();
