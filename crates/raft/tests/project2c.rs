@@ -1,11 +1,15 @@
 //! The raft part of the course's project 2C, test by test: names, inputs and expected values are the course's.
-//! Its leader in term 2 with a snapshot of term 11 does not exist; it is in term 11 here.
+//!
+//! The course sends a snapshot of term 11 in a message of term 2. No leader has entries of terms after its own, so that
+//! message is refused, which is tested too, and the same one in term 11 is taken.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod course;
 
 use bytes::Bytes;
 use raft::{
-    ConfState, HardState, MemStorage, MessageBody, RoleKind, Snapshot, SnapshotMeta,
+    ConfState, Error, HardState, MemStorage, Message, MessageBody, RoleKind, Snapshot,
+    SnapshotMeta,
     testing::course::{CourseNode, Network},
 };
 
@@ -52,17 +56,32 @@ fn test_provide_snap_2c() {
     assert!(matches!(messages[0].body, MessageBody::Snapshot(_)), "{messages:?}");
 }
 
+/// Gives node 2 the message of the course, which it refuses, and then one that a leader could send.
+fn take_snapshot(r: &mut CourseNode, snapshot: Snapshot) {
+    let before = r.node.status();
+    let message = |term| Message {
+        from: 1,
+        to: 2,
+        term,
+        body: MessageBody::Snapshot(snapshot.clone().into()),
+    };
+    assert!(matches!(r.node.step(message(2)), Err(Error::Malformed(_))));
+    assert_eq!(r.node.status(), before);
+    r.node.step(message(11)).unwrap();
+    r.pump();
+}
+
 #[test]
 fn test_restore_from_snap_msg_2c() {
     let mut r = CourseNode::new(2, &ids(2), 10, 1, MemStorage::new([]));
-    r.step(1, 11, MessageBody::Snapshot(Box::new(snapshot(&[1, 2])))).unwrap();
+    take_snapshot(&mut r, snapshot(&[1, 2]));
     assert_eq!(r.leader(), 1);
 }
 
 #[test]
 fn test_restore_from_snap_with_overlaping_peers_msg_2c() {
     let mut r = CourseNode::new(2, &ids(3), 10, 1, MemStorage::new([]));
-    r.step(1, 11, MessageBody::Snapshot(Box::new(snapshot(&[2, 3, 4])))).unwrap();
+    take_snapshot(&mut r, snapshot(&[2, 3, 4]));
     assert_eq!(r.leader(), 1);
     assert_eq!(r.node.conf().members(), [2, 3, 4]);
 }

@@ -2,11 +2,13 @@
 //!
 //! The course proposes changes of the members before the leader's first entry is applied. That is unsafe (two leaders
 //! may then change the members in different ways), so the tests apply it first; docs/divergence.md says more.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod course;
 
 use raft::{
-    ConfChange, ConfChangeKind, EntryKind, MemStorage, MessageBody, RoleKind, TransferError,
+    ConfChange, ConfChangeKind, EntryKind, MemStorage, MessageBody, ProposeError, RoleKind,
+    TransferError,
     testing::course::{CourseNode, Network},
 };
 
@@ -38,16 +40,19 @@ fn test_commit_after_remove_node_3a() {
     let mut r = CourseNode::new(1, &ids(2), 5, 1, MemStorage::new([]));
     r.become_candidate();
     r.become_leader();
-    // The course leaves this entry to be committed with the change.
-    commit_no_op(&mut r);
+    // The course proposes the change here, and the first entry is committed with it.
+    assert_eq!(r.propose_conf_change(remove(2)), Err(ProposeError::ConfChangePending));
+    r.step(2, 1, has(1)).unwrap();
+    let mut entries = r.next_entries();
 
     let (index, term) = r.propose_conf_change(remove(2)).unwrap();
     assert!(r.next_entries().is_empty());
     r.propose(b"hello").unwrap();
     r.step(2, term, has(index)).unwrap();
-    let entries = r.next_entries();
-    assert_eq!(entries.len(), 1);
-    assert_eq!(entries[0].kind, EntryKind::ConfChange);
+    entries.extend(r.next_entries());
+    assert_eq!(entries.len(), 2);
+    assert_eq!(entries[0], entry(1, 1));
+    assert_eq!(entries[1].kind, EntryKind::ConfChange);
 
     r.node.apply_conf_change(&remove(2));
     let entries = r.next_entries();
@@ -141,6 +146,7 @@ fn test_leader_transfer_to_non_existing_node_3a() {
     network.at(1, |r| {
         assert_eq!(r.transfer_leader(4), Err(TransferError::NotVoter { target: 4 }));
     });
+    network.send(4, 1, 1, MessageBody::TransferLeader { target: 4 });
     assert_state(&mut network, RoleKind::Leader, 1);
 }
 
@@ -160,6 +166,7 @@ fn test_leader_transfer_remove_node_3a() {
     network.at(1, |r| {
         assert_eq!(r.transfer_leader(3), Err(TransferError::NotVoter { target: 3 }));
     });
+    network.send(3, 1, 1, MessageBody::TransferLeader { target: 3 });
     assert_state(&mut network, RoleKind::Leader, 1);
 }
 
@@ -184,9 +191,9 @@ fn test_leader_transfer_second_transfer_to_another_node_3a() {
 #[test]
 fn test_transfer_non_member_3a() {
     let mut r = CourseNode::new(1, &[2, 3, 4], 5, 1, MemStorage::new([]));
-    r.step(2, 1, MessageBody::TimeoutNow).unwrap();
-    r.step(2, 1, MessageBody::VoteResponse { granted: true }).unwrap();
-    r.step(3, 1, MessageBody::VoteResponse { granted: true }).unwrap();
+    r.step(2, r.node.term(), MessageBody::TimeoutNow).unwrap();
+    r.step(2, r.node.term(), MessageBody::VoteResponse { granted: true }).unwrap();
+    r.step(3, r.node.term(), MessageBody::VoteResponse { granted: true }).unwrap();
     assert_eq!(r.role(), RoleKind::Follower);
 }
 
