@@ -78,7 +78,7 @@ pub enum MessageBody {
         /// Numbers the rounds of a leader's term. Reads and the lease rest on the answers to a round.
         round: u64,
     },
-    /// The answer to a heartbeat.
+    /// The answer to a heartbeat; round 0 answers one of an older term.
     HeartbeatResponse {
         /// The round of the heartbeat.
         round: u64,

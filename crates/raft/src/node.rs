@@ -395,7 +395,8 @@ impl<S: Storage, R: Rng> Node<S, R> {
                 let reject = Some(crate::message::RejectHint { index: 0, term: 0 });
                 MessageBody::AppendResponse { index, commit: self.log.committed(), reject }
             }
-            MessageBody::Heartbeat { round, .. } => MessageBody::HeartbeatResponse { round },
+            // Its rounds are those of its old term: in this one it may lead again, and number its rounds anew.
+            MessageBody::Heartbeat { .. } => MessageBody::HeartbeatResponse { round: 0 },
             MessageBody::Snapshot(_) => {
                 let commit = self.log.committed();
                 MessageBody::AppendResponse { index: commit, commit, reject: None }

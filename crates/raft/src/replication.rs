@@ -342,16 +342,18 @@ impl<S: Storage, R: Rng> Node<S, R> {
         if leader.reads.last_round() < round {
             return Err(Error::Malformed("an answer to a round that has not begun"));
         }
+        // A leader that is no member any more waits until the others know it; who was told may have answered in vain.
+        let awaited_commit = leader.removed_at.unwrap_or(0);
         let Some(progress) = leader.get_mut(from) else {
             return Err(Error::UnknownPeer { from });
         };
         progress.is_active = true;
         progress.acked_round = progress.acked_round.max(round);
-        let lacks_entries = progress.matched < last;
+        let is_behind = progress.matched < last || progress.committed < awaited_commit;
         match &mut progress.state {
             ProgressState::Probe { is_waiting } => *is_waiting = false,
             // What was sent ahead may be lost. If it is not, the question costs one empty append.
-            ProgressState::Replicate { must_ask, .. } => *must_ask = lacks_entries,
+            ProgressState::Replicate { must_ask, .. } => *must_ask = is_behind,
             ProgressState::Snapshot { .. } => {}
         }
         leader.must_look = true;

@@ -120,8 +120,12 @@ impl Leader {
 impl<S: Storage, R: Rng> Node<S, R> {
     /// Follows `leader` (0: nobody known) in `term`, which is not before the node's own. A vote is kept within its
     /// term.
+    ///
+    /// A follower that only learns of a newer term goes on waiting as it did (Raft paper, 5.2): a candidate that can't
+    /// win would otherwise keep everybody from campaigning who waits longer than it does.
     pub(crate) fn become_follower(&mut self, term: u64, leader: u64) {
         assert!(self.term <= term, "terms do not go back");
+        let goes_on_waiting = leader == 0 && matches!(self.role, Role::Follower);
         if self.term < term {
             self.term = term;
             self.vote = 0;
@@ -129,7 +133,9 @@ impl<S: Storage, R: Rng> Node<S, R> {
         self.give_up_reads();
         self.role = Role::Follower;
         self.leader = leader;
-        self.reset_election_timeout();
+        if !goes_on_waiting {
+            self.reset_election_timeout();
+        }
     }
 
     pub(crate) fn become_pre_candidate(&mut self) {
