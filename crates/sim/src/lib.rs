@@ -18,4 +18,5 @@ pub mod required;
 pub mod rng;
 pub mod runner;
 pub mod swarm;
+mod switches;
 pub mod world;

@@ -87,30 +87,42 @@ pub struct MutantResult {
     pub details: Option<String>,
 }
 
-/// Runs each of `mutants` (name, and what it breaks) over at most `most` seeds from `from` on, until one fails.
+/// Runs each of `mutants` (name, and what it breaks) over at most `most` seeds from `from` on, until one fails that
+/// holds without the mutant.
 pub fn mutants(
     mutants: &[(&'static str, &'static str)],
     from: u64,
     most: u64,
     threads: usize,
 ) -> Vec<MutantResult> {
-    mutants
-        .iter()
-        .map(|&(name, breaks)| {
-            let settings = Settings { mutant: Some(name), ..Settings::USUAL };
-            let seeds = Seeds { from, count: most, time: None, failures_max: 1 };
-            let totals = run(seeds, settings, threads);
-            let first = totals.violations.first();
-            MutantResult {
-                name,
-                breaks,
-                seeds: totals.seeds,
-                caught_by: first.map(|red| red.seed),
-                property: first.map(|red| red.property.clone()),
-                details: first.map(|red| red.details.clone()),
-            }
-        })
-        .collect()
+    mutants.iter().map(|mutant| hunt(*mutant, from, most, threads)).collect()
+}
+
+fn hunt(
+    (name, breaks): (&'static str, &'static str),
+    from: u64,
+    most: u64,
+    threads: usize,
+) -> MutantResult {
+    let mut result =
+        MutantResult { name, breaks, seeds: 0, caught_by: None, property: None, details: None };
+    while result.seeds < most && result.caught_by.is_none() {
+        let seeds = Seeds {
+            from: from + result.seeds,
+            count: most - result.seeds,
+            time: None,
+            failures_max: 1,
+        };
+        let totals = run(seeds, Settings { mutant: Some(name), ..Settings::USUAL }, threads);
+        result.seeds += totals.seeds;
+        let holds = |seed| group::run(seed, Settings::USUAL).violation.is_none();
+        if let Some(red) = totals.violations.into_iter().find(|red| holds(red.seed)) {
+            result.caught_by = Some(red.seed);
+            result.property = Some(red.property);
+            result.details = Some(red.details);
+        }
+    }
+    result
 }
 
 /// Runs a seed twice and gives both hashes.

@@ -14,7 +14,6 @@ use std::{
 
 use raft::{ConfState, EntryKind, Storage};
 use runtime::Rng;
-use types::marks;
 
 use super::{
     command::Command,
@@ -31,8 +30,12 @@ use crate::{
     panics,
     rng::{Seed, index, pick},
     swarm::{FaultKind, SECOND, Swarm},
+    switches::{self, Buggify},
     world::{Disk, MachineId, NetworkCounters, Step, TraceText, World},
 };
+
+/// A usual run has 20,000 to 100,000 events. More than this is a storm of messages.
+const EVENTS_MAX: u64 = 3_000_000;
 
 /// How a seed is run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -171,14 +174,11 @@ pub fn run(seed: u64, settings: Settings) -> Outcome {
     let root = Seed(seed);
     let swarm = Swarm::draw(root);
     let options = Options::draw(root, &swarm);
-    marks::take_counts();
-    marks::set_buggify(Some(buggify(root, options.buggify)));
-    marks::set_mutant(settings.mutant);
+    switches::set(buggify(root, options.buggify), settings.mutant);
     let mut group = Group::new(root, &swarm, &options, settings);
     group.world.trace.line(0, || format!("{swarm:#?}\n{options:#?}"));
     let verdict = panics::catch(|| catch_unwind(AssertUnwindSafe(|| group.run(settings))));
-    marks::set_buggify(None);
-    marks::set_mutant(None);
+    let marks = switches::reset();
     let violation = match verdict {
         Ok(Ok(())) => None,
         Ok(Err(violation)) => Some(violation),
@@ -193,12 +193,12 @@ pub fn run(seed: u64, settings: Settings) -> Outcome {
         hash: group.world.trace.hash(),
         violation: violation.map(|violation| (violation, event)),
         counters: group.count(),
-        marks: marks::take_counts(),
+        marks,
     }
 }
 
 /// Each point is on in a quarter of the seeds, and makes trouble with the given probability then.
-fn buggify(seed: Seed, probability: f64) -> marks::Buggify {
+fn buggify(seed: Seed, probability: f64) -> Buggify {
     let mut rng = seed.stream("buggify");
     Box::new(move |name| {
         let is_on = mix(fingerprint(name.as_bytes()) ^ mix(seed.0)).is_multiple_of(4);
@@ -240,6 +240,10 @@ impl<'a> Group<'a> {
         while self.phase != Phase::Done {
             if settings.until.is_some_and(|until| until <= self.world.trace.events()) {
                 return Ok(());
+            }
+            if EVENTS_MAX < self.world.trace.events() {
+                let details = format!("{EVENTS_MAX} events and no end; {}", self.describe());
+                return Err(Violation::new("a run ends", details));
             }
             if self.world.next_time().is_none_or(|time| self.deadline < time) {
                 self.deadline_passed()?;

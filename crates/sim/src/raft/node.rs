@@ -139,6 +139,9 @@ struct Waiting {
     value: u64,
 }
 
+/// More Readies than this in one event never end.
+const READIES_MAX: u32 = 10_000;
+
 const TICK: u64 = 1;
 const APPLY: u64 = 2;
 const SNAPSHOT: u64 = 3;
@@ -424,7 +427,10 @@ impl RaftNode {
 
     /// Takes Readies as long as there are some and they may be under way.
     fn work(&mut self, context: &mut Context<'_, Report>) {
+        let mut readies = 0;
         while self.core.has_ready() && self.flights.len() < self.flights_max {
+            readies += 1;
+            assert!(readies < READIES_MAX, "the core wants something again and again");
             let ready = self.core.ready();
             self.carry_out(ready, context);
             self.is_dirty = true;
