@@ -115,6 +115,12 @@ pub struct RejectHint {
     pub term: u64,
 }
 
+impl RejectHint {
+    /// The follower knows no members, and takes only a snapshot: what is in the log says how the members have changed
+    /// and not who they were at its beginning.
+    pub const NEEDS_SNAPSHOT: RejectHint = RejectHint { index: 0, term: NUMBER_MAX };
+}
+
 impl MessageBody {
     /// The name of the kind, for traces and metrics.
     pub fn name(&self) -> &'static str {

@@ -12,7 +12,7 @@ use crate::{
     invariants::Audit,
     log::Log,
     membership::{ConfChange, ConfState},
-    message::{Message, MessageBody},
+    message::{Message, MessageBody, RejectHint},
     ready::{ReadState, RoleKind, RoleState, SnapshotStatus},
     role::Role,
     storage::Storage,
@@ -391,9 +391,10 @@ impl<S: Storage, R: Rng> Node<S, R> {
     /// Tells a sender of an older term that there is a newer one, if it acts in that belief.
     fn answer_the_past(&mut self, message: &Message) {
         let body = match message.body {
-            MessageBody::Append { index, .. } => {
-                let reject = Some(crate::message::RejectHint { index: 0, term: 0 });
-                MessageBody::AppendResponse { index, commit: self.log.committed(), reject }
+            MessageBody::Append { .. } => {
+                // Of no use to anybody who leads in this term: nobody rejects index 0.
+                let reject = Some(RejectHint { index: 0, term: 0 });
+                MessageBody::AppendResponse { index: 0, commit: 0, reject }
             }
             // Its rounds are those of its old term: in this one it may lead again, and number its rounds anew.
             MessageBody::Heartbeat { .. } => MessageBody::HeartbeatResponse { round: 0 },

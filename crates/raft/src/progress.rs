@@ -29,6 +29,8 @@ pub(crate) struct Progress {
     pub(crate) acked_round: u64,
     /// Whether it was heard of since the last check of the quorum.
     pub(crate) is_active: bool,
+    /// It has said that it knows no members, and has not been sent a snapshot since.
+    pub(crate) needs_snapshot: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl Progress {
             sent_commit: 0,
             acked_round: 0,
             is_active: true,
+            needs_snapshot: false,
         }
     }
 
@@ -79,6 +82,7 @@ impl Progress {
     }
 
     pub(crate) fn become_snapshot(&mut self, index: u64, since: u64) {
+        self.needs_snapshot = false;
         self.state = ProgressState::Snapshot { index, since };
         self.next = index + 1;
     }

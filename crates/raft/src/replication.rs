@@ -16,8 +16,9 @@ use crate::{
     entry::{Entry, EntryKind},
     error::{Error, ProposeError, StorageError},
     log::Log,
+    membership::ConfState,
     message::{Message, MessageBody, RejectHint},
-    node::{Node, Rng},
+    node::{Node, ProgressKind, Rng},
     progress::{Progress, ProgressState},
     quorum,
     role::{Leader, Role},
@@ -148,6 +149,9 @@ impl<S: Storage, R: Rng> Node<S, R> {
         entries: Vec<Entry>,
         commit: u64,
     ) -> Result<(), Error> {
+        if self.conf == ConfState::default() {
+            return self.answer_append(from, index, Some(RejectHint::NEEDS_SNAPSHOT));
+        }
         let matched = index + entries.len() as u64;
         if matched < self.log.committed() {
             // All of it is old: committed here, so the leader has it too.
@@ -207,6 +211,14 @@ impl<S: Storage, R: Rng> Node<S, R> {
             return self.matched(from, index);
         };
 
+        if hint == RejectHint::NEEDS_SNAPSHOT {
+            if progress.matched == 0 && progress.kind() != ProgressKind::Snapshot {
+                progress.become_probe(1, false);
+                progress.needs_snapshot = true;
+                leader.must_look = true;
+            }
+            return Ok(());
+        }
         match progress.state {
             // An old answer: it has been sent more since, and has taken it.
             ProgressState::Replicate { .. } if index <= progress.matched => return Ok(()),
@@ -393,6 +405,9 @@ fn append_for<S: Storage>(
     config: &Config,
     (first_own, term): (u64, u64),
 ) -> Result<MessageBody, StorageError> {
+    if progress.needs_snapshot {
+        return Err(StorageError::Compacted);
+    }
     let index = progress.next - 1;
     // A leader's log has its own term from its first entry on; that saves the look-up.
     let log_term = if first_own <= index { term } else { log.term(index)? };

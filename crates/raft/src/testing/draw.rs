@@ -3,14 +3,14 @@
 //! `n1@2` is node 1 in term 2, `3@2` the entry with index 3 and term 2, `a → b` a message that arrived and `a ⇥ b` one
 //! that did not.
 
-use super::{Event, Group, Machine};
+use super::{Event, Machine};
 use crate::{
     ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Message, MessageBody,
-    ProgressKind, Ready, RoleKind, Transition,
+    ProgressKind, Ready, RejectHint, RoleKind, RoleState, Transition,
 };
 
 /// One line for an event.
-pub fn event(group: &Group, event: &Event) -> String {
+pub fn event(event: &Event) -> String {
     match event {
         Event::Delivered(message) => draw_message(message, '→'),
         Event::Lost(message) => draw_message(message, '⇥'),
@@ -21,21 +21,27 @@ pub fn event(group: &Group, event: &Event) -> String {
         }
         Event::Read(id, read) => format!("n{id} answers read {} at {}", read.context, read.index),
         Event::ReadRefused(id, context) => format!("n{id} gives up read {context}"),
-        Event::Role(id) => group.machines.get(id).map_or_else(String::new, role),
+        Event::Role(id, term, state) => draw_role(*id, *term, *state),
     }
 }
 
-/// `n1@2 leader`, `n2@2 follows n1`.
+/// `n1@2 leads`, `n2@2 follows n1`, `n3 is down`.
 pub fn role(machine: &Machine) -> String {
-    let Some(node) = &machine.node else { return format!("n{} is down", machine.config.id) };
-    let role = match (node.role().role, node.role().leader) {
+    match &machine.node {
+        Some(node) => draw_role(node.id(), node.term(), node.role()),
+        None => format!("n{} is down", machine.config.id),
+    }
+}
+
+fn draw_role(id: u64, term: u64, state: RoleState) -> String {
+    let role = match (state.role, state.leader) {
         (RoleKind::Leader, _) => "leads".to_owned(),
         (RoleKind::PreCandidate, _) => "asks for pre-votes".to_owned(),
         (RoleKind::Candidate, _) => "campaigns".to_owned(),
         (RoleKind::Follower, 0) => "follows nobody".to_owned(),
         (RoleKind::Follower, leader) => format!("follows n{leader}"),
     };
-    format!("n{}@{} {role}", node.id(), node.term())
+    format!("n{id}@{term} {role}")
 }
 
 /// Everything about a node in one line.
@@ -181,6 +187,9 @@ pub fn draw_message(message: &Message, arrow: char) -> String {
             format!("{index}@{log_term} [{}] commit={commit}", entries(list))
         }
         MessageBody::AppendResponse { index, reject: None, .. } => format!("has {index}"),
+        MessageBody::AppendResponse { reject: Some(RejectHint::NEEDS_SNAPSHOT), .. } => {
+            "needs a snapshot".to_owned()
+        }
         MessageBody::AppendResponse { index, reject: Some(hint), .. } => {
             format!("rejects {index}, perhaps {}@{}", hint.index, hint.term)
         }

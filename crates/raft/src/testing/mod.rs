@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     ConfChange, ConfState, Config, Entry, EntryKind, Error, HardState, MemStorage, Message, Node,
-    ReadState, Ready, Rng, Snapshot, SnapshotMeta, Storage,
+    ReadState, Ready, Rng, RoleState, Snapshot, SnapshotMeta, Storage,
 };
 
 /// Draws always the same number, so that a script can say which node times out when.
@@ -79,8 +79,8 @@ pub enum Event {
     Read(u64, ReadState),
     /// A read was given up.
     ReadRefused(u64, u64),
-    /// A node changed its role or its leader.
-    Role(u64),
+    /// A node changed its role or its leader: its id, its term, and what it is now.
+    Role(u64, u64, RoleState),
 }
 
 /// Machines and the network between them.
@@ -168,8 +168,10 @@ impl Group {
         let config = Config { applied: machine.applied, ..machine.config.clone() };
         // Each node times out one tick after the one before it.
         let rng = FixedRng(id as u32 - 1);
-        machine.node = Some(Node::new(config, storage, rng).expect("the disk is good"));
-        self.events.push(Event::Role(id));
+        let node = Node::new(config, storage, rng).expect("the disk is good");
+        let event = Event::Role(id, node.term(), node.role());
+        machine.node = Some(node);
+        self.events.push(event);
     }
 
     /// Stops the node; what was not durable is lost, and what it was about to say.
@@ -202,8 +204,8 @@ impl Group {
         });
         self.network.extend(ready.messages.iter().cloned());
         self.events.extend(ready.reads_refused.iter().map(|&read| Event::ReadRefused(id, read)));
-        if ready.role.is_some() {
-            self.events.push(Event::Role(id));
+        if let Some(role) = ready.role {
+            self.events.push(Event::Role(id, node.term(), role));
         }
         Some(ready)
     }
@@ -229,6 +231,15 @@ impl Group {
         }
         self.network.extend(pending.messages);
         true
+    }
+
+    /// The writes of the machine reach the disk in part, entries without hard states, and the power fails.
+    pub fn tear(&mut self, id: u64) {
+        let machine = self.machine(id);
+        for pending in std::mem::take(&mut machine.writes) {
+            write(&mut machine.disk, None, &pending.entries, None);
+        }
+        self.crash(id);
     }
 
     /// Applies what the node has handed out, and answers reads that waited for it.
@@ -326,8 +337,9 @@ impl Group {
         panic!("the group does not come to rest");
     }
 
-    /// Cuts the network between the groups of ids; who is in none is alone.
+    /// Cuts the network between the groups of ids, and nowhere else; who is in none is alone.
     pub fn partition(&mut self, groups: &[Vec<u64>]) {
+        self.cuts.clear();
         let side = |id: u64| groups.iter().position(|group| group.contains(&id));
         let ids: Vec<u64> = self.machines.keys().copied().collect();
         for &from in &ids {
