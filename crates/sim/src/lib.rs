@@ -8,6 +8,7 @@
 //! docs/RELIABILITY.md says how to run it and what it has found to hold.
 #![forbid(unsafe_code)]
 
+pub mod bench_raft;
 pub mod checker;
 pub mod hash;
 pub mod nemesis;
