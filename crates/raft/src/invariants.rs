@@ -3,11 +3,10 @@
 
 use crate::{
     node::{Node, Rng},
-    progress::ProgressState,
-    ready::RoleKind,
-    role::Role,
     storage::Storage,
 };
+#[cfg(any(debug_assertions, feature = "sim"))]
+use crate::{progress::ProgressState, ready::RoleKind, role::Role};
 
 /// What the last check has seen, for rules about steps from one state to the next.
 #[derive(Debug, Default)]

@@ -127,10 +127,12 @@ impl<S: Storage> Log<S> {
         self.persisted
     }
 
+    #[cfg(any(debug_assertions, feature = "sim"))]
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
     }
 
+    #[cfg(any(debug_assertions, feature = "sim"))]
     pub(crate) fn handed(&self) -> u64 {
         self.handed
     }
