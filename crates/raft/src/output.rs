@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl<S: Storage, R: Rng> Node<S, R> {
-    /// Whether [`Node::ready`] has anything to say.
+    /// Whether [`Node::ready`] has anything to say. It may turn out to be nothing if a follower needs a snapshot that the
+    /// storage has not made yet; then there is no more until something happens.
     pub fn has_ready(&self) -> bool {
         !self.messages.is_empty()
             || !self.messages_after_persist.is_empty()
