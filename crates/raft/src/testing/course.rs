@@ -266,17 +266,6 @@ impl CourseNode {
         self.pump();
     }
 
-    /// Handles an append, whoever sends it, in this node's term.
-    pub fn handle_append(
-        &mut self,
-        (index, log_term): (u64, u64),
-        entries: Vec<Entry>,
-        commit: u64,
-    ) {
-        self.node.on_append(2, index, log_term, entries, commit).expect("a storage in memory");
-        self.pump();
-    }
-
     /// The role.
     pub fn role(&self) -> RoleKind {
         self.node.role().role
