@@ -75,8 +75,8 @@ impl<S: Storage, R: Rng> Node<S, R> {
         if matches!(self.role, Role::Leader(_)) || !self.is_promotable() {
             return;
         }
-        if NUMBER_MAX <= self.term {
-            return; // no term is left; no correct group gets here
+        if NUMBER_MAX <= self.term || NUMBER_MAX / 2 <= self.log.last_index() {
+            return; // hardly a number is left to lead with; no correct group gets here
         }
         // The node's own vote is a vote: a leader's lease may rest on it.
         if campaign == Campaign::Timeout && self.has_promised_not_to_vote() {
