@@ -194,8 +194,11 @@ impl<S: Storage, R: Rng> Node<S, R> {
             Role::Leader(_) => self.tick_leader(),
             Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => self.tick_election(),
         }
-        self.expire_forwarded_reads();
-        self.log.shrink();
+        // Now and then is enough, and an idle tick touches little memory.
+        if self.now.is_multiple_of(u64::from(self.config.heartbeat_ticks)) {
+            self.expire_forwarded_reads();
+            self.log.shrink();
+        }
         self.check_invariants();
     }
 
