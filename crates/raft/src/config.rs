@@ -7,8 +7,8 @@ use crate::error::Error;
 pub enum ReadMode {
     /// It asks a quorum, one round of heartbeats for all reads that wait (thesis 6.4).
     Index,
-    /// While a quorum has promised not to vote, it asks nobody (thesis 6.4.1). Needs `check_quorum` on every member,
-    /// and that the owner delivers all ticks that are due before it asks for a read.
+    /// While a quorum has promised not to vote, it asks nobody (thesis 6.4.1). All members must have this mode and
+    /// `check_quorum`, and the owner delivers all ticks that are due before it asks for a read.
     Lease {
         /// For how many ticks after a round was sent its answers make a lease; less than `election_ticks`.
         ticks: u32,
