@@ -19,6 +19,8 @@ use crate::{
 pub enum Plan {
     /// A fault of this kind strikes, and the next of its kind is planned.
     Strike(FaultKind),
+    /// A machine that leads is cut off on this side, or loses its power.
+    Depose(MachineId, Side),
     /// The network is whole again.
     Join,
     /// A disk has room again.
@@ -83,6 +85,34 @@ impl Nemesis {
         }
     }
 
+    /// A machine was elected. Perhaps it does not enjoy it for long.
+    pub fn elected<N: Node, A: std::fmt::Debug + From<Plan>>(
+        &mut self,
+        world: &mut World<N, A>,
+        machine: MachineId,
+    ) {
+        // The mean time between strikes serves as odds here: up to 0.5 s is certain, 3 s is one in six.
+        let Some(every) = self.every.get(&FaultKind::NewLeader).filter(|_| self.active) else {
+            return;
+        };
+        if self.rng.chance(0.5 * SECOND as f64 / *every as f64) {
+            let delay = log_uniform(&mut self.rng, 50.0, 50_000.0) as u64;
+            world.schedule(delay, A::from(Plan::Depose(machine, Side::Both)));
+        }
+    }
+
+    /// A leader is asked to hand over. Perhaps it does not hear what comes of it.
+    pub fn hands_over<N: Node, A: std::fmt::Debug + From<Plan>>(
+        &mut self,
+        world: &mut World<N, A>,
+        machine: MachineId,
+    ) {
+        if self.every.contains_key(&FaultKind::IsolateLeader) && self.rng.chance(0.3) {
+            let delay = log_uniform(&mut self.rng, 50.0, 10_000.0) as u64;
+            world.schedule(delay, A::from(Plan::Depose(machine, Side::In)));
+        }
+    }
+
     /// No more strikes; what was broken is repaired, save for machines that are off.
     pub fn end<N: Node, A: std::fmt::Debug>(&mut self, world: &mut World<N, A>, swarm: &Swarm) {
         self.active = false;
@@ -114,7 +144,17 @@ impl Nemesis {
                 self.plan_next(world, kind);
                 return self.strike(world, target, kind);
             }
-            Plan::Strike(_) | Plan::Boot(_) => {}
+            Plan::Depose(machine, side) if self.active && world.process(machine).is_some() => {
+                let lasts = self.lasts();
+                if side == Side::Both && self.rng.chance(0.5) {
+                    self.switch_off(world, machine, lasts);
+                } else {
+                    isolate(world, machine, side);
+                    world.schedule(lasts, A::from(Plan::Join));
+                }
+                *self.strikes.entry(FaultKind::NewLeader).or_default() += 1;
+            }
+            Plan::Strike(_) | Plan::Depose(..) | Plan::Boot(_) => {}
         }
         Blow::Nothing
     }
@@ -147,6 +187,8 @@ impl Nemesis {
         let runs = world.process(machine).is_some();
         let mut blow = Blow::Nothing;
         match kind {
+            // Done when somebody is elected.
+            FaultKind::NewLeader => return Blow::Nothing,
             FaultKind::Crash => {
                 if !runs {
                     return Blow::Nothing;
@@ -179,9 +221,17 @@ impl Nemesis {
                 world.schedule(lasts, A::from(Plan::Join));
             }
             FaultKind::Clog => {
-                let other = index(&mut self.rng, machines);
                 let until = world.now() + lasts;
-                world.network.clog(machine, other, until);
+                if self.rng.chance(0.5) {
+                    let other = index(&mut self.rng, machines);
+                    world.network.clog(machine, other, until);
+                } else {
+                    // Answers come late, all at once: to the leader, mostly.
+                    let to = target.leader().filter(|_| self.rng.chance(0.8)).unwrap_or(machine);
+                    for from in 0..machines {
+                        world.network.clog(from, to, until);
+                    }
+                }
             }
             FaultKind::Freeze => {
                 if !runs {
@@ -189,10 +239,15 @@ impl Nemesis {
                 }
                 // Leaders are the interesting ones: they wake up believing that they still lead.
                 let machine = match target.leader() {
-                    Some(leader) if self.rng.chance(0.5) => leader,
+                    Some(leader) if self.rng.chance(0.7) => leader,
                     _ => machine,
                 };
                 world.freeze(machine, lasts);
+                // It has the answers of before when it goes on, and nothing of what happened since.
+                if self.every.contains_key(&FaultKind::Partition) && self.rng.chance(0.4) {
+                    let delay = log_uniform(&mut self.rng, 500.0, 20_000.0) as u64;
+                    world.schedule(delay, A::from(Plan::Depose(machine, Side::In)));
+                }
             }
             FaultKind::WallJump => {
                 let by = self.rng.range(0..7_200 * SECOND) as i64 - 3_600 * SECOND as i64;
@@ -290,7 +345,8 @@ impl Nemesis {
 
 /// Which direction of a machine's links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
+pub enum Side {
+    /// Both.
     Both,
     /// What others send to it is lost.
     In,

@@ -91,6 +91,7 @@ impl Totals {
             ("power_losses", fault(FaultKind::PowerLoss)),
             ("partitions", fault(FaultKind::Partition) + fault(FaultKind::IsolateLeader)),
             ("leaders_isolated", fault(FaultKind::IsolateLeader)),
+            ("new_leaders_struck", fault(FaultKind::NewLeader)),
             ("clogs", fault(FaultKind::Clog)),
             ("freezes", fault(FaultKind::Freeze)),
             ("clock_jumps", fault(FaultKind::WallJump)),

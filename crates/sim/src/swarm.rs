@@ -24,7 +24,9 @@ pub enum FaultKind {
     Partition,
     /// The machine that leads is cut off.
     IsolateLeader,
-    /// One link holds everything back.
+    /// A machine that was just elected is cut off or loses its power. (What matters is its first entry.)
+    NewLeader,
+    /// One link holds everything back, or all links to one machine.
     Clog,
     /// A process stands still.
     Freeze,
@@ -44,11 +46,12 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them, with the seconds between two strikes: fierce, and mild.
-    pub const ALL: [(FaultKind, f64, f64); 12] = [
+    pub const ALL: [(FaultKind, f64, f64); 13] = [
         (FaultKind::Crash, 0.4, 8.0),
         (FaultKind::PowerLoss, 2.0, 20.0),
         (FaultKind::Partition, 0.6, 8.0),
         (FaultKind::IsolateLeader, 0.8, 8.0),
+        (FaultKind::NewLeader, 0.2, 3.0),
         (FaultKind::Clog, 0.3, 5.0),
         (FaultKind::Freeze, 0.6, 8.0),
         (FaultKind::WallJump, 1.0, 8.0),

@@ -37,6 +37,9 @@ use crate::{
 /// A usual run has 20,000 to 100,000 events. More than this is a storm of messages.
 const EVENTS_MAX: u64 = 3_000_000;
 
+/// Entries that are not applied yet where clients add no more.
+const BACKLOG_MAX: u64 = 200;
+
 /// How a seed is run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
@@ -364,7 +367,10 @@ impl<'a> Group<'a> {
     fn listen(&mut self) -> Verdict {
         for (machine, report) in self.world.take_reports() {
             match &report {
-                Report::Leads { term, .. } => self.homes[machine].leads_in = Some(*term),
+                Report::Leads { term, .. } => {
+                    self.homes[machine].leads_in = Some(*term);
+                    self.nemesis.elected(&mut self.world, machine);
+                }
                 Report::Started { .. } | Report::Follows => {
                     self.homes[machine].leads_in = None;
                 }
@@ -400,16 +406,28 @@ impl<'a> Group<'a> {
 
     // Clients.
 
-    /// The machine that a client asks.
+    /// The machine that a client asks: one that believes to lead, mostly. There may be several, and those who are
+    /// wrong are the interesting ones.
     fn ask(&mut self) -> MachineId {
-        match self.leader() {
-            Some(leader) if self.rng.chance(self.options.ask_leader) => leader,
-            _ => index(&mut self.rng, self.homes.len()),
+        if self.rng.chance(self.options.ask_leader) {
+            let leads = |&machine: &MachineId| {
+                self.homes[machine].leads_in.is_some() && self.world.process(machine).is_some()
+            };
+            let leaders: Vec<MachineId> = (0..self.homes.len()).filter(leads).collect();
+            if !leaders.is_empty() {
+                return *pick(&mut self.rng, &leaders);
+            }
         }
+        index(&mut self.rng, self.homes.len())
     }
 
     fn write(&mut self) {
         let machine = self.ask();
+        // Where nothing runs, a client gets no connection. And clients wait for answers: nobody piles up more than a
+        // slow group can take.
+        if self.world.process(machine).is_none_or(|process| BACKLOG_MAX < process.backlog()) {
+            return;
+        }
         let count = self.rng.range(1..=self.options.batch);
         let mut commands = Vec::new();
         for _ in 0..count {
@@ -425,6 +443,9 @@ impl<'a> Group<'a> {
 
     fn read(&mut self) {
         let machine = self.ask();
+        if self.world.process(machine).is_none() {
+            return;
+        }
         self.operations += 1;
         let id = self.operations;
         let key = self.rng.range(0..self.options.keys);
@@ -484,6 +505,9 @@ impl<'a> Group<'a> {
             true => Request::Campaign,
             false => Request::Transfer(target),
         };
+        if let (Request::Transfer(_), Some(leader)) = (&request, self.leader()) {
+            self.nemesis.hands_over(&mut self.world, leader);
+        }
         self.world.request(100, machine, request);
     }
 
@@ -506,7 +530,11 @@ impl<'a> Group<'a> {
                     .is_ok_and(|entries| entries.iter().any(|e| e.kind == EntryKind::ConfChange))
         };
         (0..self.homes.len()).any(|machine| match self.world.process(machine) {
-            Some(process) => has_change(process.log()),
+            // What the core has not handed over yet may be anything.
+            Some(process) => {
+                process.log().last_index() < process.status().last_index
+                    || has_change(process.log())
+            }
             None => DiskLog::open(self.world.disk(machine))
                 .is_ok_and(|found| found.is_some_and(|found| has_change(&found.log))),
         })

@@ -31,6 +31,12 @@ pub(crate) fn draw_change(
             let kind = *pick(rng, &[ConfChangeKind::AddVoter, ConfChangeKind::AddLearner]);
             changes.push(ConfChangeSingle { kind, id: *other });
         }
+    } else if rng.chance(0.1) && !others.is_empty() {
+        // Everybody is replaced: old and new voters have nobody in common.
+        let remove = |id: &u64| ConfChangeSingle { kind: ConfChangeKind::Remove, id: *id };
+        let add = |id: &u64| ConfChangeSingle { kind: ConfChangeKind::AddVoter, id: *id };
+        changes.extend(conf.voters.iter().map(remove));
+        changes.extend(others.iter().map(add));
     } else {
         let mut peers = [conf.members(), others.to_vec()].concat();
         shuffle(rng, &mut peers);

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     checker::order::Numbers,
-    rng::index,
+    rng::{index, pick},
     world::{Context, Input, JobId, MachineId, Node},
 };
 
@@ -223,7 +223,8 @@ impl RaftNode {
             ticks_max: 4 * u64::from(options.core.election_ticks),
             next_tick: None,
             log_limit: options.log_limit,
-            apply_lag: options.apply_lag,
+            // Some are quick and some are slow: it matters who knows of a change of the members.
+            apply_lag: options.apply_lag * pick(&mut rng, &[0, 1, 1, 8]),
             flights_max: options.flights,
             snapshot_delay: options.snapshot_delay,
             is_new,
@@ -262,6 +263,11 @@ impl RaftNode {
     /// The log.
     pub(crate) fn log(&self) -> &DiskLog {
         self.core.storage()
+    }
+
+    /// Entries in the log that are not applied.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.core.storage().last_index().saturating_sub(self.state.applied)
     }
 
     /// What the core believes.
@@ -631,7 +637,8 @@ impl Node for RaftNode {
             Input::Timer(TICK) => context.set_timer(self.tick, TICK),
             Input::Timer(APPLY) => {
                 self.apply_timer = false;
-                let most = 1 + index(context.rng(), 64);
+                // Late, and in parts, but fast enough for any number of clients.
+                let most = 1 + index(context.rng(), 64 + 2 * self.to_apply.len());
                 self.apply(most, context);
             }
             Input::Timer(_) => {
