@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use crate::{raft::group::Outcome, required::REQUIRED, runner::add_counts, swarm::FaultKind};
+use crate::{
+    raft::group::Outcome,
+    required::{REQUIRED, REQUIRED_COUNTS},
+    runner::add_counts,
+    swarm::FaultKind,
+};
 
 /// A seed that failed.
 #[derive(Clone, Debug, Serialize)]
@@ -130,9 +135,13 @@ impl Totals {
         self
     }
 
-    /// Required events that have not happened.
+    /// What must have happened and has not.
     pub fn missing(&self) -> Vec<&'static str> {
-        REQUIRED.iter().copied().filter(|name| !self.marks.contains_key(name)).collect()
+        let marks = REQUIRED.iter().filter(|name| !self.marks.contains_key(*name));
+        let counts = REQUIRED_COUNTS
+            .iter()
+            .filter(|name| self.counts.get(*name).is_none_or(|count| *count == 0));
+        marks.chain(counts).copied().collect()
     }
 
     /// Virtual hours.

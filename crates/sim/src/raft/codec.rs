@@ -39,6 +39,9 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
         MessageBody::PreVoteResponse { granted } => {
             out.u8(6).u8(u8::from(*granted));
         }
+        MessageBody::Committed { index, term } => {
+            out.u8(14).u64(*index).u64(*term);
+        }
         MessageBody::Heartbeat { commit, round } => {
             out.u8(7).u64(*commit).u64(*round);
         }
@@ -112,6 +115,7 @@ pub(crate) fn decode(payload: &Bytes) -> Result<Message, DecodeError> {
             };
             MessageBody::ReadIndexResponse { id, index }
         }
+        14 => MessageBody::Committed { index: input.u64()?, term: input.u64()? },
         _ => return Err(DecodeError::Invalid("kind of message")),
     };
     reader.finish()?;
@@ -238,6 +242,7 @@ mod tests {
             MessageBody::VoteResponse { granted: true },
             MessageBody::PreVote { last_index: 7, last_term: 3 },
             MessageBody::PreVoteResponse { granted: false },
+            MessageBody::Committed { index: 3, term: 2 },
             MessageBody::Heartbeat { commit: 4, round: 9 },
             MessageBody::HeartbeatResponse { round: 9 },
             MessageBody::Snapshot(Box::new(Snapshot { meta, data: Bytes::from_static(b"state") })),

@@ -112,9 +112,8 @@ fn timers_follow_the_machines_own_clock() {
     run_until(&mut world, 10_000_000);
     let timers = |machine: MachineId| world.process(machine).unwrap().timers;
     assert!(timers(2) < timers(0) && timers(0) < timers(1));
-    let expected = [1000, 1040, 960];
-    for machine in 0..3 {
-        let drift = timers(machine).abs_diff(expected[machine]);
+    for (machine, expected) in [1000_u64, 1040, 960].into_iter().enumerate() {
+        let drift = timers(machine).abs_diff(expected);
         assert!(drift <= 2, "m{machine}: {}", timers(machine));
     }
 }
