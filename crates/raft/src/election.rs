@@ -171,6 +171,30 @@ impl<S: Storage, R: Rng> Node<S, R> {
             sometimes!("raft: a vote is refused because of the log");
         }
         self.send(from, MessageBody::VoteResponse { granted });
+        if !granted {
+            self.send_committed(from, last_index);
+        }
+        Ok(())
+    }
+
+    /// Tells a refused candidate what is committed of its log. Without that, one that is left alone by a change of the
+    /// members could wait for ever for the vote of one that has left, and whose log is longer.
+    fn send_committed(&mut self, to: u64, last_index: u64) {
+        let index = self.log.committed().min(last_index);
+        if let Ok(term) = self.log.term(index)
+            && 0 < term
+        {
+            self.send(to, MessageBody::Committed { index, term });
+        }
+    }
+
+    /// Somebody knows that this entry is committed. If it is in this log, everything before it is too.
+    pub(crate) fn on_committed(&mut self, index: u64, term: u64) -> Result<(), Error> {
+        let is_leader = matches!(self.role, Role::Leader(_));
+        if !is_leader && self.log.committed() < index && self.log.has(index, term)? {
+            sometimes!("raft: a candidate learns what is committed from a refusal");
+            self.log.commit_to(index);
+        }
         Ok(())
     }
 
@@ -194,6 +218,9 @@ impl<S: Storage, R: Rng> Node<S, R> {
         match self.role {
             Role::Leader(_) => self.messages.push(message),
             _ => self.messages_after_persist.push(message),
+        }
+        if !granted {
+            self.send_committed(from, last_index);
         }
         Ok(())
     }

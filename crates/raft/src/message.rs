@@ -71,6 +71,14 @@ pub enum MessageBody {
         /// Whether the vote would be given.
         granted: bool,
     },
+    /// Said with a refusal of a vote: the entry with these two numbers is committed. A candidate that has it need not
+    /// learn that from a leader. It may be the change of the members that lets it lead.
+    Committed {
+        /// The index of the entry: the last that is committed, or the candidate's last one if that is before it.
+        index: u64,
+        /// Its term.
+        term: u64,
+    },
     /// The leader is there.
     Heartbeat {
         /// What the follower may commit: never beyond what the leader knows it to have.
@@ -131,6 +139,7 @@ impl MessageBody {
             MessageBody::VoteResponse { .. } => "VoteResponse",
             MessageBody::PreVote { .. } => "PreVote",
             MessageBody::PreVoteResponse { .. } => "PreVoteResponse",
+            MessageBody::Committed { .. } => "Committed",
             MessageBody::Heartbeat { .. } => "Heartbeat",
             MessageBody::HeartbeatResponse { .. } => "HeartbeatResponse",
             MessageBody::Snapshot(_) => "Snapshot",
@@ -182,6 +191,13 @@ impl Message {
                     return Err(Error::Malformed("a candidate's log has no terms above its own"));
                 }
                 Ok(())
+            }
+            MessageBody::Committed { index, term } => {
+                check_numbers(&[*index])?;
+                match 0 < *index && 0 < *term && *term <= self.term {
+                    true => Ok(()),
+                    false => Err(Error::Malformed("committed entries are of this term or before")),
+                }
             }
             MessageBody::Heartbeat { commit, round } => check_numbers(&[*commit, *round]),
             MessageBody::HeartbeatResponse { round } => check_numbers(&[*round]),

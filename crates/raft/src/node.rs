@@ -238,6 +238,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
             MessageBody::PreVoteResponse { granted } => {
                 self.on_pre_vote_response(from, term, granted)
             }
+            MessageBody::Committed { index, term } => self.on_committed(index, term),
             MessageBody::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
             MessageBody::HeartbeatResponse { round } => self.on_heartbeat_response(from, round),
             MessageBody::Snapshot(snapshot) => self.on_snapshot(from, *snapshot),
@@ -370,6 +371,10 @@ impl<S: Storage, R: Rng> Node<S, R> {
             return true;
         }
         if message.term < self.term {
+            // What is committed stays committed: that is true in every term.
+            if matches!(message.body, MessageBody::Committed { .. }) {
+                return true;
+            }
             self.answer_the_past(message);
             return false;
         }

@@ -128,6 +128,10 @@ impl Owner {
                 last_term: number(b, status.term),
                 transfer: c % 2 == 0,
             },
+            4 if c % 2 == 0 => MessageBody::Committed {
+                index: index(a),
+                term: self.node.log_term(index(a)).unwrap_or(b.into()),
+            },
             4 => MessageBody::PreVote { last_index: index(a), last_term: number(b, status.term) },
             5 => MessageBody::VoteResponse { granted: 0 < a % 4 },
             6 => MessageBody::PreVoteResponse { granted: 0 < a % 4 },

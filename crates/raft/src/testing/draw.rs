@@ -200,6 +200,7 @@ pub fn draw_message(message: &Message, arrow: char) -> String {
         MessageBody::VoteResponse { granted } | MessageBody::PreVoteResponse { granted } => {
             if *granted { "yes" } else { "no" }.to_owned()
         }
+        MessageBody::Committed { index, term } => format!("{index}@{term}"),
         MessageBody::Heartbeat { commit, round } => format!("round={round} commit={commit}"),
         MessageBody::HeartbeatResponse { round } => format!("round={round}"),
         MessageBody::Snapshot(snapshot) => {
