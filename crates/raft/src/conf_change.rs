@@ -121,7 +121,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
             leader.get(member).is_some_and(|progress| index <= progress.committed)
         });
         let is_alone = self.conf.voters.is_empty();
-        if !is_known && !is_alone && !mutant!("removed_leader_leaves_at_once") {
+        if !is_known && !is_alone {
             return;
         }
         sometimes!("raft: a removed leader leaves");

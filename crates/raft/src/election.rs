@@ -180,6 +180,9 @@ impl<S: Storage, R: Rng> Node<S, R> {
     /// Tells a refused candidate what is committed of its log. Without that, one that is left alone by a change of the
     /// members could wait for ever for the vote of one that has left, and whose log is longer.
     fn send_committed(&mut self, to: u64, last_index: u64) {
+        if mutant!("refusals_say_nothing") {
+            return;
+        }
         let index = self.log.committed().min(last_index);
         if let Ok(term) = self.log.term(index)
             && 0 < term

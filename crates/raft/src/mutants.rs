@@ -23,7 +23,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("no_log_truncation_on_conflict", "entries that conflict with the leader's stay"),
     ("pre_vote_persists_term", "a pre-vote raises the term"),
     ("read_before_first_commit", "a new leader answers reads before it knows what is committed"),
-    ("removed_leader_leaves_at_once", "a removed leader leaves before the others know of it"),
+    ("refusals_say_nothing", "who is left alone by a change of the members does not learn of it"),
     ("restart_forgets_promise", "a restarted node votes though a lease rests on its promise"),
     ("send_before_sync", "answers and votes leave before the disk has them"),
     ("snapshot_keeps_old_conf", "the members of a snapshot are not taken over"),
