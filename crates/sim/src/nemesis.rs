@@ -14,6 +14,10 @@ use crate::{
     world::{Disk, MachineId, Node, World},
 };
 
+/// Looks for something on its way, and the microseconds between them.
+const DOZE_TRIES: u32 = 400;
+const DOZE_LOOK: u64 = 200;
+
 /// What the nemesis has planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
@@ -21,6 +25,11 @@ pub enum Plan {
     Strike(FaultKind),
     /// A machine that leads is cut off on this side, or loses its power.
     Depose(MachineId, Side),
+    /// A machine falls asleep as soon as something is on its way to it, after so many looks at the most, and hears
+    /// nothing more: it wakes up with the answers of before and does not know what has happened since.
+    Doze(MachineId, u32),
+    /// A machine that dozes hears nothing more.
+    Deafen(MachineId),
     /// The network is whole again.
     Join,
     /// A disk has room again.
@@ -57,6 +66,7 @@ pub enum Blow {
 #[derive(Debug)]
 pub struct Nemesis {
     rng: Rng,
+    patience: u64,
     every: BTreeMap<FaultKind, u64>,
     duration: u64,
     active: bool,
@@ -65,10 +75,12 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// The nemesis of a swarm. It begins with [`begin`](Nemesis::begin).
-    pub fn new(swarm: &Swarm, rng: Rng) -> Nemesis {
+    /// The nemesis of a swarm. It begins with [`begin`](Nemesis::begin). `patience` is how many microseconds machines
+    /// wait before they give up one that is silent.
+    pub fn new(swarm: &Swarm, patience: u64, rng: Rng) -> Nemesis {
         Nemesis {
             rng,
+            patience,
             every: swarm.faults.iter().copied().collect(),
             duration: swarm.fault_duration,
             active: false,
@@ -154,7 +166,22 @@ impl Nemesis {
                 }
                 *self.strikes.entry(FaultKind::NewLeader).or_default() += 1;
             }
-            Plan::Strike(_) | Plan::Depose(..) | Plan::Boot(_) => {}
+            Plan::Doze(machine, tries) if self.active && world.process(machine).is_some() => {
+                if 0 < tries && world.arriving(machine) == 0 {
+                    world.schedule(DOZE_LOOK, A::from(Plan::Doze(machine, tries - 1)));
+                } else {
+                    self.doze(world, machine);
+                }
+            }
+            Plan::Deafen(machine) if self.active => {
+                isolate(world, machine, Side::In);
+                world.schedule(3 * self.patience, A::from(Plan::Join));
+            }
+            Plan::Strike(_)
+            | Plan::Deafen(_)
+            | Plan::Doze(..)
+            | Plan::Depose(..)
+            | Plan::Boot(_) => {}
         }
         Blow::Nothing
     }
@@ -238,15 +265,13 @@ impl Nemesis {
                     return Blow::Nothing;
                 }
                 // Leaders are the interesting ones: they wake up believing that they still lead.
-                let machine = match target.leader() {
-                    Some(leader) if self.rng.chance(0.7) => leader,
-                    _ => machine,
-                };
-                world.freeze(machine, lasts);
-                // It has the answers of before when it goes on, and nothing of what happened since.
-                if self.every.contains_key(&FaultKind::Partition) && self.rng.chance(0.4) {
-                    let delay = log_uniform(&mut self.rng, 500.0, 20_000.0) as u64;
-                    world.schedule(delay, A::from(Plan::Depose(machine, Side::In)));
+                match target.leader() {
+                    Some(leader) if self.rng.chance(0.4) => {
+                        world.schedule(1, A::from(Plan::Doze(leader, DOZE_TRIES)));
+                        return Blow::Nothing;
+                    }
+                    Some(leader) if self.rng.chance(0.5) => world.freeze(leader, lasts),
+                    _ => world.freeze(machine, lasts),
                 }
             }
             FaultKind::WallJump => {
@@ -287,6 +312,19 @@ impl Nemesis {
         }
         *self.strikes.entry(kind).or_default() += 1;
         blow
+    }
+
+    fn doze<N: Node, A: std::fmt::Debug + From<Plan>>(
+        &mut self,
+        world: &mut World<N, A>,
+        machine: MachineId,
+    ) {
+        // Long enough for others to give it up, short enough for it not to give itself up.
+        let lasts = self.patience + self.rng.range(self.patience / 10..=self.patience);
+        world.freeze(machine, lasts);
+        // What is on its way arrives; what others say later does not, until a while after it woke up.
+        world.schedule(DOZE_LOOK * 20, A::from(Plan::Deafen(machine)));
+        *self.strikes.entry(FaultKind::Freeze).or_default() += 1;
     }
 
     fn switch_off<N: Node, A: std::fmt::Debug + From<Plan>>(

@@ -6,10 +6,10 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::{
-    raft::group::Outcome,
+    raft::group::{Outcome, Settings},
     required::{REQUIRED, REQUIRED_COUNTS},
     runner::add_counts,
-    swarm::FaultKind,
+    swarm::{FaultKind, SECOND},
 };
 
 /// A seed that failed.
@@ -63,14 +63,26 @@ struct Json<'a> {
     sometimes_missing: Vec<&'static str>,
 }
 
+/// The command that runs a seed again.
+fn replay_command(seed: u64, settings: &Settings) -> String {
+    let mut command = format!("cargo run --release -p sim -- replay {seed} --trace");
+    if settings.chaos != Settings::USUAL.chaos {
+        command += &format!(" --chaos {}", settings.chaos / SECOND);
+    }
+    if let Some(mutant) = settings.mutant {
+        command += &format!(" --mutant {mutant}");
+    }
+    command
+}
+
 impl Totals {
     /// Sums from nothing.
     pub fn new(from: u64) -> Totals {
         Totals { from, ..Totals::default() }
     }
 
-    /// Adds what became of a seed, which took `busy`.
-    pub fn add(&mut self, outcome: Outcome, busy: Duration) {
+    /// Adds what became of a seed that was run with `settings` and took `busy`.
+    pub fn add(&mut self, outcome: Outcome, settings: &Settings, busy: Duration) {
         self.seeds += 1;
         self.busy += busy;
         self.hash ^= crate::hash::mix(outcome.hash ^ outcome.seed);
@@ -81,7 +93,7 @@ impl Totals {
                 event,
                 property: violation.property.into(),
                 details: violation.details,
-                replay: format!("cargo run --release -p sim -- replay {seed} --trace"),
+                replay: replay_command(seed, settings),
             });
             self.violations.sort_by_key(|red| red.seed);
         }

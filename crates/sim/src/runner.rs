@@ -52,7 +52,7 @@ pub fn run(seeds: Seeds, settings: Settings, threads: usize) -> Totals {
                 let outcome = group::run(seeds.from.wrapping_add(offset), settings);
                 failed.fetch_add(u64::from(outcome.violation.is_some()), Ordering::Relaxed);
                 let busy = clock.monotonic().saturating_sub(begin);
-                totals.lock().unwrap_or_else(PoisonError::into_inner).add(outcome, busy);
+                totals.lock().unwrap_or_else(PoisonError::into_inner).add(outcome, &settings, busy);
             }
         };
         runtime::task::spawn(&format!("seeds-{number}"), body).expect("a thread for each core")

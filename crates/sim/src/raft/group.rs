@@ -216,7 +216,7 @@ impl<'a> Group<'a> {
             swarm,
             options,
             world: World::new(root, swarm.world_options(settings.text)),
-            nemesis: Nemesis::new(swarm, root.stream("faults")),
+            nemesis: Nemesis::new(swarm, options.election_min(), root.stream("faults")),
             rng: root.stream("workload"),
             judge: Judge::new(first),
             homes: (0..swarm.machines)

@@ -78,6 +78,11 @@ impl Options {
         }
     }
 
+    /// The shortest time until a follower that hears nothing campaigns, in microseconds.
+    pub(crate) fn election_min(&self) -> u64 {
+        u64::from(self.core.election_ticks) * self.tick
+    }
+
     /// The longest time until a follower that hears nothing campaigns, in microseconds.
     pub(crate) fn election_max(&self) -> u64 {
         let waits = if self.priorities { 2 + u64::from(Config::PRIORITY_MAX) } else { 2 };
