@@ -22,6 +22,7 @@ pub mod error;
 pub mod ids;
 pub mod key;
 pub mod limits;
+pub mod marks;
 pub mod modify;
 pub mod region;
 pub mod timestamp;

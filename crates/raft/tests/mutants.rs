@@ -1,0 +1,22 @@
+//! The table of mutants is what the code has: each switch is in it, and each of its rows is a switch.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+
+#[test]
+fn the_table_of_mutants_is_complete() {
+    let mut switches = BTreeSet::new();
+    for file in std::fs::read_dir("src").unwrap() {
+        let path = file.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).unwrap();
+        for rest in text.split("mutant!(\"").skip(1) {
+            switches.insert(rest.split('"').next().unwrap().to_owned());
+        }
+    }
+    let table: Vec<String> = raft::MUTANTS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(table, switches.into_iter().collect::<Vec<_>>(), "sorted, each once");
+    assert!(15 <= table.len());
+}
