@@ -46,6 +46,7 @@ const STEPS: &[Step] = &[
     Step { name: TEST, what: "cargo test --workspace", run: test },
     Step { name: "doc", what: "cargo doc, warnings are errors", run: doc },
     Step { name: "rocksdb", what: "the engine contract on RocksDB", run: rocksdb },
+    Step { name: "sim", what: "Raft groups under every fault, by seeds of this tree", run: sim },
     Step { name: "release", what: "the product's release build", run: release },
     Step { name: "kill", what: "kill -9 under load, default engine", run: kill },
     Step { name: "kill-rocksdb", what: "kill -9 under load, RocksDB", run: kill_rocksdb },
@@ -169,6 +170,34 @@ fn rocksdb(root: &Path) -> anyhow::Result<Executed> {
     Ok(Executed::new(
         tests_passed(&output)?,
         format!("tests of the engines, {on_rocksdb} of them on RocksDB"),
+    ))
+}
+
+/// Seeds of one run. They take a quarter of a minute on two cores; [`CHAOS_LIMIT`] is for slow machines.
+const SIM_SEEDS: u64 = 1000;
+
+/// The part of the simulator's report that counts here.
+#[derive(Debug, Deserialize)]
+struct SimReport {
+    seeds: u64,
+    violations: u64,
+    virtual_hours: f64,
+}
+
+fn sim(root: &Path) -> anyhow::Result<Executed> {
+    stream(cargo(root, BUILD_LIMIT).args(["build", "--release", "-p", "sim"]))?;
+    let binary = product::target_dir(root)?.join("release/sim");
+    let mut command = limited(CHAOS_LIMIT, binary);
+    // Room for the seeds above the first one.
+    let from = (seed(root) >> 16).to_string();
+    command.args(["run", "--seeds", &SIM_SEEDS.to_string(), "--from", &from, "-o", "json"]);
+    let report: SimReport = serde_json::from_str(&stream(&mut command)?)?;
+    if report.violations > 0 {
+        bail!("{} violations; each was printed with what replays it", report.violations)
+    }
+    Ok(Executed::new(
+        report.seeds,
+        format!("seeds, {:.1} virtual hours, no violation", report.virtual_hours),
     ))
 }
 

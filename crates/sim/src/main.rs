@@ -1,5 +1,7 @@
 //! The simulator's commands. `cargo run --release -p sim -- help` lists them.
 
+#![forbid(unsafe_code)]
+
 use std::{
     process::{self, ExitCode},
     time::Duration,

@@ -1,3 +1,5 @@
+//! Tests of the log: what a crash, a full disk and a flipped bit leave of it.
+
 use raft::EntryKind;
 use runtime::Rng;
 
