@@ -149,7 +149,7 @@ impl Judge {
             }
             Report::Broken { peer, error } => {
                 return Err(Violation::new(
-                    "no correct peer is refused",
+                    "the core keeps its contract",
                     format!("{peer}: {error}"),
                 ));
             }

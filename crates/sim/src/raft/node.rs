@@ -130,6 +130,8 @@ struct Flight {
     hard_state: HardState,
     messages: Vec<Message>,
     snapshot: Option<Snapshot>,
+    /// The first entry that it replaces or appends, if it does, and the last entry of the log with it.
+    entries: (Option<u64>, u64),
 }
 
 /// A proposal that waits for its place in the log to be applied.
@@ -163,6 +165,8 @@ pub(crate) struct RaftNode {
     /// What a start has found, for the report.
     found: Numbers,
     flights: VecDeque<Flight>,
+    /// The last entry that is durable here.
+    durable_last: u64,
     /// Jobs that no Ready waits for: checkpoints. Their positions.
     checkpoints: VecDeque<(JobId, (u64, u64), HardState)>,
     state: State,
@@ -230,6 +234,7 @@ impl RaftNode {
             is_new,
             found: numbers,
             flights: VecDeque::new(),
+            durable_last: numbers.last,
             checkpoints: VecDeque::new(),
             state,
             conf,
@@ -378,6 +383,9 @@ impl RaftNode {
         let flight = self.flights.pop_front().expect("somebody has looked");
         if flight.job.is_some() {
             self.durable(flight.position, flight.hard_state, context);
+            let replaced = self.flights.iter().filter_map(|later| later.entries.0).min();
+            let (_, last) = flight.entries;
+            self.durable_last = replaced.map_or(last, |first| last.min(first - 1));
         }
         self.core.persisted(flight.number);
         context.line(|| format!("{} persisted {}", self.peer, flight.number));
@@ -472,6 +480,10 @@ impl RaftNode {
         }
         let known_in = self.core.storage().hard_state().term;
         for entry in ready.committed {
+            if self.durable_last < entry.index {
+                let error = format!("entry {} is to be applied before it is durable", entry.index);
+                context.report(Report::Broken { peer, error });
+            }
             context.report(Report::Committed { peer, known_in, entry: entry.clone() });
             self.to_apply.push_back(entry);
         }
@@ -510,7 +522,12 @@ impl RaftNode {
             }
         }
         let log = self.core.storage();
+        let first = ready.entries.first().map(|entry| entry.index);
+        if let Some(first) = first {
+            self.durable_last = self.durable_last.min(first - 1);
+        }
         self.flights.push_back(Flight {
+            entries: (first, log.last_index()),
             number: ready.number,
             job,
             position: log.position(),

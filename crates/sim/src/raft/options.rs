@@ -52,11 +52,15 @@ impl Options {
     pub(crate) fn draw(seed: Seed, swarm: &Swarm) -> Options {
         let rng = &mut seed.stream("options");
         let tick = log_uniform(rng, 10_000.0, 80_000.0) as u64;
+        let core = core(rng, swarm);
+        // Without pre-vote a node with a short log can keep raising the term faster than one that has to wait longer
+        // campaigns: priorities need it.
+        let priorities = core.pre_vote && rng.chance(0.4);
         let voters = if rng.chance(0.6) { swarm.machines } else { 1 + below(rng, swarm.machines) };
         Options {
             tick,
-            core: core(rng, swarm),
-            priorities: rng.chance(0.3),
+            core,
+            priorities,
             voters,
             log_limit: log_uniform(rng, 3.0, 300.0) as u64,
             apply_lag: if rng.chance(0.5) { log_uniform(rng, 100.0, 300_000.0) as u64 } else { 0 },
