@@ -27,6 +27,9 @@ pub(crate) struct Progress {
     pub(crate) sent_commit: u64,
     /// The last round of heartbeats that it has answered.
     pub(crate) acked_round: u64,
+    /// Before this tick, rejects of appends that were sent ahead are not listened to: they may speak of what has been
+    /// sent again meanwhile. What is really missing shows in the answer to the next heartbeat.
+    pub(crate) deaf_until: u64,
     /// Whether it was heard of since the last check of the quorum.
     pub(crate) is_active: bool,
     /// It has said that it knows no members, and has not been sent a snapshot since.
@@ -63,6 +66,7 @@ impl Progress {
             committed: 0,
             sent_commit: 0,
             acked_round: 0,
+            deaf_until: 0,
             is_active: true,
             needs_snapshot: false,
         }

@@ -196,7 +196,8 @@ impl<S: Storage, R: Rng> Node<S, R> {
         commit: u64,
         reject: Option<RejectHint>,
     ) -> Result<(), Error> {
-        let last = self.log.last_index();
+        let (last, now) = (self.log.last_index(), self.now);
+        let deaf_ticks = u64::from(self.config.heartbeat_ticks);
         let Role::Leader(leader) = &mut self.role else { return Ok(()) }; // deposed meanwhile
         let Some(progress) = leader.get_mut(from) else {
             return Err(Error::UnknownPeer { from }); // removed meanwhile
@@ -222,7 +223,13 @@ impl<S: Storage, R: Rng> Node<S, R> {
         match progress.state {
             // An old answer: it has been sent more since, and has taken it.
             ProgressState::Replicate { .. } if index <= progress.matched => return Ok(()),
-            ProgressState::Replicate { .. } => {}
+            // One reject makes the leader send everything again. On a network that doubles and reorders, the rejects of
+            // what was sent before would make it do so again and again, each time with more answers to come.
+            ProgressState::Replicate { .. } if now < progress.deaf_until => {
+                sometimes!("raft: a reject of what was sent again is not listened to");
+                return Ok(());
+            }
+            ProgressState::Replicate { .. } => progress.deaf_until = now + deaf_ticks,
             // Only the answer to the one append that is under way counts.
             ProgressState::Probe { .. } if index != progress.next - 1 => return Ok(()),
             // It has acknowledged that: the answer is older still.
