@@ -173,8 +173,8 @@ fn rocksdb(root: &Path) -> anyhow::Result<Executed> {
     ))
 }
 
-/// Seeds of one run. They take a quarter of a minute on two cores; [`CHAOS_LIMIT`] is for slow machines.
-const SIM_SEEDS: u64 = 1000;
+/// Seeds of one run. They take ten seconds on two cores; [`CHAOS_LIMIT`] is for slow machines.
+const SIM_SEEDS: u64 = 500;
 
 /// The part of the simulator's report that counts here.
 #[derive(Debug, Deserialize)]
