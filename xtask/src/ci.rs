@@ -47,6 +47,7 @@ const STEPS: &[Step] = &[
     Step { name: "doc", what: "cargo doc, warnings are errors", run: doc },
     Step { name: "rocksdb", what: "the engine contract on RocksDB", run: rocksdb },
     Step { name: "sim", what: "Raft groups under every fault, by seeds of this tree", run: sim },
+    Step { name: "mutants", what: "known bugs of Raft that the simulator must see", run: mutants },
     Step { name: "release", what: "the product's release build", run: release },
     Step { name: "kill", what: "kill -9 under load, default engine", run: kill },
     Step { name: "kill-rocksdb", what: "kill -9 under load, RocksDB", run: kill_rocksdb },
@@ -176,6 +177,9 @@ fn rocksdb(root: &Path) -> anyhow::Result<Executed> {
 /// Seeds of one run. They take ten seconds on two cores; [`CHAOS_LIMIT`] is for slow machines.
 const SIM_SEEDS: u64 = 500;
 
+/// Mutants of one run, other ones with each tree. All are run once per release.
+const MUTANTS: u64 = 8;
+
 /// The part of the simulator's report that counts here.
 #[derive(Debug, Deserialize)]
 struct SimReport {
@@ -184,10 +188,32 @@ struct SimReport {
     virtual_hours: f64,
 }
 
-fn sim(root: &Path) -> anyhow::Result<Executed> {
+/// The part of the report about mutants that counts here.
+#[derive(Debug, Deserialize)]
+struct MutantsReport {
+    caught: u64,
+    total: u64,
+}
+
+/// The simulator, built.
+fn simulator(root: &Path) -> anyhow::Result<std::process::Command> {
     stream(cargo(root, BUILD_LIMIT).args(["build", "--release", "-p", "sim"]))?;
-    let binary = product::target_dir(root)?.join("release/sim");
-    let mut command = limited(CHAOS_LIMIT, binary);
+    Ok(limited(CHAOS_LIMIT, product::target_dir(root)?.join("release/sim")))
+}
+
+fn mutants(root: &Path) -> anyhow::Result<Executed> {
+    let mut command = simulator(root)?;
+    let first = (seed(root) >> 16).to_string();
+    command.args(["mutants", "--first", &first, "--count", &MUTANTS.to_string(), "-o", "json"]);
+    let report: MutantsReport = serde_json::from_str(&stream(&mut command)?)?;
+    if report.caught != report.total || report.total != MUTANTS {
+        bail!("{} mutants of {} were caught", report.caught, report.total)
+    }
+    Ok(Executed::new(report.total, "mutants, all of them caught"))
+}
+
+fn sim(root: &Path) -> anyhow::Result<Executed> {
+    let mut command = simulator(root)?;
     // Room for the seeds above the first one.
     let from = (seed(root) >> 16).to_string();
     command.args(["run", "--seeds", &SIM_SEEDS.to_string(), "--from", &from, "-o", "json"]);

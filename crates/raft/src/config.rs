@@ -46,7 +46,8 @@ pub struct Config {
     /// leader don't vote.
     pub check_quorum: bool,
     /// From 0 to [`Config::PRIORITY_MAX`]. Each step below the maximum makes a node wait one election timeout longer
-    /// before it campaigns, so that others come first if they can.
+    /// before it campaigns, so that others come first if they can. Less than the maximum needs `pre_vote`: a node whose
+    /// log is too short to win would otherwise raise the term again and again before the one that waits longer campaigns.
     pub priority: u8,
     /// How reads are made safe.
     pub read_mode: ReadMode,
@@ -92,6 +93,10 @@ impl Config {
         rule(self.election_ticks <= 1 << 20, "election_ticks <= 1,048,576")?;
         rule(0 < self.max_inflight_messages, "max_inflight_messages is not 0")?;
         rule(self.priority <= Config::PRIORITY_MAX, "priority <= PRIORITY_MAX")?;
+        rule(
+            self.priority == Config::PRIORITY_MAX || self.pre_vote,
+            "a low priority needs pre_vote",
+        )?;
         if let ReadMode::Lease { ticks, drift_percent } = self.read_mode {
             rule(self.check_quorum, "a lease needs check_quorum")?;
             // A follower's promise begins inside a tick and may end a tick early; see read.rs.

@@ -63,6 +63,10 @@ pub struct Node<S, R> {
     /// What the last Readies have said.
     pub(crate) said_hard_state: HardState,
     pub(crate) said_role: RoleState,
+    #[cfg_attr(
+        not(any(debug_assertions, feature = "sim")),
+        expect(dead_code, reason = "empty then")
+    )]
     pub(crate) audit: Audit,
 }
 

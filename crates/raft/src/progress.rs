@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::node::ProgressKind;
+use crate::{config::Config, node::ProgressKind};
 
 /// Windows with more room than this give it back when the group is idle.
 const IDLE_CAPACITY: usize = 8;
@@ -27,9 +27,10 @@ pub(crate) struct Progress {
     pub(crate) sent_commit: u64,
     /// The last round of heartbeats that it has answered.
     pub(crate) acked_round: u64,
-    /// Before this tick, rejects of appends that were sent ahead are not listened to: they may speak of what has been
-    /// sent again meanwhile. What is really missing shows in the answer to the next heartbeat.
-    pub(crate) deaf_until: u64,
+    /// How many appends may be sent ahead, beside the limit of the settings: one after a reject, and one more with every
+    /// answer that brings news (the slow start of TCP, RFC 5681). A network that reorders makes a follower reject what
+    /// comes too early; sending the whole window again each time would bring about ever more rejects.
+    pub(crate) ahead: usize,
     /// Whether it was heard of since the last check of the quorum.
     pub(crate) is_active: bool,
     /// It has said that it knows no members, and has not been sent a snapshot since.
@@ -66,7 +67,7 @@ impl Progress {
             committed: 0,
             sent_commit: 0,
             acked_round: 0,
-            deaf_until: 0,
+            ahead: usize::MAX,
             is_active: true,
             needs_snapshot: false,
         }
@@ -99,7 +100,17 @@ impl Progress {
         if let ProgressState::Replicate { window, .. } = &mut self.state {
             window.free_to(self.matched);
         }
+        if is_news {
+            self.ahead = self.ahead.saturating_add(1);
+        }
         is_news
+    }
+
+    /// Whether one more append with entries may be sent ahead of its answer.
+    pub(crate) fn may_send_ahead(&self, config: &Config) -> bool {
+        let ProgressState::Replicate { window, .. } = &self.state else { return false };
+        let max_messages = config.max_inflight_messages.min(self.ahead);
+        !window.is_full(max_messages, config.max_inflight_bytes)
     }
 
     pub(crate) fn kind(&self) -> ProgressKind {
@@ -130,7 +141,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn is_full(&self, max_messages: usize, max_bytes: usize) -> bool {
+    fn is_full(&self, max_messages: usize, max_bytes: usize) -> bool {
         max_messages <= self.sent.len() || (max_bytes <= self.bytes && !self.sent.is_empty())
     }
 

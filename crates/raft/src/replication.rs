@@ -196,8 +196,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
         commit: u64,
         reject: Option<RejectHint>,
     ) -> Result<(), Error> {
-        let (last, now) = (self.log.last_index(), self.now);
-        let deaf_ticks = u64::from(self.config.heartbeat_ticks);
+        let last = self.log.last_index();
         let Role::Leader(leader) = &mut self.role else { return Ok(()) }; // deposed meanwhile
         let Some(progress) = leader.get_mut(from) else {
             return Err(Error::UnknownPeer { from }); // removed meanwhile
@@ -223,13 +222,10 @@ impl<S: Storage, R: Rng> Node<S, R> {
         match progress.state {
             // An old answer: it has been sent more since, and has taken it.
             ProgressState::Replicate { .. } if index <= progress.matched => return Ok(()),
-            // One reject makes the leader send everything again. On a network that doubles and reorders, the rejects of
-            // what was sent before would make it do so again and again, each time with more answers to come.
-            ProgressState::Replicate { .. } if now < progress.deaf_until => {
-                sometimes!("raft: a reject of what was sent again is not listened to");
-                return Ok(());
+            ProgressState::Replicate { .. } => {
+                sometimes!("raft: an append that was sent ahead is rejected");
+                progress.ahead = 1;
             }
-            ProgressState::Replicate { .. } => progress.deaf_until = now + deaf_ticks,
             // Only the answer to the one append that is under way counts.
             ProgressState::Probe { .. } if index != progress.next - 1 => return Ok(()),
             // It has acknowledged that: the answer is older still.
@@ -397,8 +393,8 @@ fn lacks<S: Storage>(progress: &Progress, log: &Log<S>, config: &Config) -> bool
             let is_unknown = progress.matched + 1 < progress.next;
             !is_waiting && (has_entries || has_commit || is_unknown)
         }
-        ProgressState::Replicate { window, must_ask } => {
-            let may = !window.is_full(config.max_inflight_messages, config.max_inflight_bytes);
+        ProgressState::Replicate { must_ask, .. } => {
+            let may = progress.may_send_ahead(config);
             (has_entries && may) || (has_commit && !has_entries) || *must_ask
         }
         ProgressState::Snapshot { .. } => false,
@@ -420,9 +416,7 @@ fn append_for<S: Storage>(
     let log_term = if first_own <= index { term } else { log.term(index)? };
     let end = log.last_index() + 1;
     let may_have_entries = match &progress.state {
-        ProgressState::Replicate { window, .. } => {
-            !window.is_full(config.max_inflight_messages, config.max_inflight_bytes)
-        }
+        ProgressState::Replicate { .. } => progress.may_send_ahead(config),
         _ => true,
     };
     let entries = if progress.next < end && may_have_entries {

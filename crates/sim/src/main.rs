@@ -41,11 +41,14 @@ enum Command {
         #[arg(long)]
         minutes: Option<f64>,
         /// Virtual seconds of chaos in each seed.
-        #[arg(long, default_value_t = 16)]
+        #[arg(long, default_value_t = 20)]
         chaos: u64,
         /// Threads; as many as there are cores if it is not given.
         #[arg(long)]
         threads: Option<usize>,
+        /// So many machines in each seed; as many as the seed says if it is not given.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
+        machines: Option<u8>,
         /// A bug of the core to switch on.
         #[arg(long)]
         mutant: Option<String>,
@@ -64,8 +67,11 @@ enum Command {
         #[arg(long)]
         trace: bool,
         /// Virtual seconds of chaos.
-        #[arg(long, default_value_t = 16)]
+        #[arg(long, default_value_t = 20)]
         chaos: u64,
+        /// So many machines in each seed; as many as the seed says if it is not given.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
+        machines: Option<u8>,
         /// A bug of the core to switch on.
         #[arg(long)]
         mutant: Option<String>,
@@ -81,6 +87,12 @@ enum Command {
         /// Only those whose names contain this.
         #[arg(long, default_value = "")]
         only: String,
+        /// Begins with the mutant of this number, and with the first one again after the last.
+        #[arg(long, default_value_t = 0)]
+        first: usize,
+        /// So many of them; all if it is not given.
+        #[arg(long)]
+        count: Option<usize>,
         /// Threads; as many as there are cores if it is not given.
         #[arg(long)]
         threads: Option<usize>,
@@ -121,19 +133,20 @@ enum Output {
 
 fn main() -> ExitCode {
     let succeeded = match Arguments::parse().command {
-        Command::Run { seeds, from, minutes, chaos, threads, mutant, output } => {
+        Command::Run { seeds, from, minutes, chaos, threads, machines, mutant, output } => {
             let time = minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
             let seeds = Seeds { from, count: seeds, time, failures_max: 10 };
-            let settings = settings(chaos, mutant.as_deref());
+            let settings = settings(chaos, machines, mutant.as_deref());
             let totals = runner::run(seeds, settings, threads.unwrap_or_else(runner::cores));
             print_run(&totals, output)
         }
-        Command::Replay { seed, until, trace, chaos, mutant } => {
+        Command::Replay { seed, until, trace, chaos, machines, mutant } => {
             let text = if trace { TraceText::Print } else { TraceText::Off };
-            replay(seed, Settings { text, until, ..settings(chaos, mutant.as_deref()) })
+            replay(seed, Settings { text, until, ..settings(chaos, machines, mutant.as_deref()) })
         }
-        Command::Mutants { from, seeds, only, threads, output } => {
-            mutants(from, seeds, &only, threads.unwrap_or_else(runner::cores), output)
+        Command::Mutants { from, seeds, only, first, count, threads, output } => {
+            let chosen = chosen_mutants(&only, first, count);
+            mutants(&chosen, from, seeds, threads.unwrap_or_else(runner::cores), output)
         }
         Command::BenchRaft { rounds, output } => bench_raft(rounds, output),
         Command::BenchIdle { kind, groups } => {
@@ -145,12 +158,13 @@ fn main() -> ExitCode {
     if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn settings(chaos: u64, mutant: Option<&str>) -> Settings {
+fn settings(chaos: u64, machines: Option<u8>, mutant: Option<&str>) -> Settings {
     let mutant = mutant.map(|name| {
         let known = raft::MUTANTS.iter().find(|mutant| mutant.0 == name);
         known.unwrap_or_else(|| panic!("no mutant is called {name}; `mutants` lists them")).0
     });
-    Settings { chaos: chaos * SECOND, mutant, ..Settings::USUAL }
+    let machines = machines.map(usize::from);
+    Settings { chaos: chaos * SECOND, mutant, machines, ..Settings::USUAL }
 }
 
 fn print_run(totals: &Totals, output: Output) -> bool {
@@ -193,10 +207,21 @@ fn replay(seed: u64, settings: Settings) -> bool {
     }
 }
 
-fn mutants(from: u64, seeds: u64, only: &str, threads: usize, output: Output) -> bool {
-    let chosen: Vec<_> =
+type Mutant = (&'static str, &'static str);
+
+fn chosen_mutants(only: &str, first: usize, count: Option<usize>) -> Vec<Mutant> {
+    let mut chosen: Vec<Mutant> =
         raft::MUTANTS.iter().copied().filter(|mutant| mutant.0.contains(only)).collect();
-    let results = runner::mutants(&chosen, from, seeds, threads);
+    if !chosen.is_empty() {
+        let first = first % chosen.len();
+        chosen.rotate_left(first);
+    }
+    chosen.truncate(count.unwrap_or(usize::MAX));
+    chosen
+}
+
+fn mutants(chosen: &[Mutant], from: u64, seeds: u64, threads: usize, output: Output) -> bool {
+    let results = runner::mutants(chosen, from, seeds, threads);
     let caught = results.iter().filter(|result| result.caught_by.is_some()).count();
     match output {
         Output::Json => {

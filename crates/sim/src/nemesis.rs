@@ -14,9 +14,10 @@ use crate::{
     world::{Disk, MachineId, Node, World},
 };
 
-/// Looks for something on its way, and the microseconds between them.
-const DOZE_TRIES: u32 = 400;
-const DOZE_LOOK: u64 = 200;
+/// Microseconds in which what is on its way to a machine that dozes still arrives.
+const DOZE_HEARS: u64 = 4_000;
+/// Microseconds that a machine is off if all that matters is what it forgets.
+const BLINK: u64 = 20;
 
 /// What the nemesis has planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +26,39 @@ pub enum Plan {
     Strike(FaultKind),
     /// A machine that leads is cut off on this side, or loses its power.
     Depose(MachineId, Side),
-    /// A machine falls asleep as soon as something is on its way to it, after so many looks at the most, and hears
-    /// nothing more: it wakes up with the answers of before and does not know what has happened since.
-    Doze(MachineId, u32),
     /// A machine that dozes hears nothing more.
     Deafen(MachineId),
     /// The network is whole again.
     Join,
+    /// A machine that was cut off is so no more.
+    Rejoin(MachineId),
     /// A disk has room again.
     Room(MachineId),
     /// A machine is switched on again; its owner does it.
     Boot(MachineId),
+}
+
+/// What the nemesis waits for, to strike at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ambush {
+    /// A machine that was just elected is cut off, or loses its power, as soon as it knows something to be committed.
+    FirstCommit(MachineId),
+    /// A machine that leads falls asleep when an answer is on its way to it, and hears nothing more: it wakes up with
+    /// the answers of before and does not know what has happened since.
+    Answer(MachineId),
+    /// As soon as the second campaigns, the first, which leads, is cut off and all others restart.
+    Campaign(MachineId, MachineId),
+}
+
+/// What machines do, as far as the nemesis waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// It knows something to be committed.
+    Commits(MachineId),
+    /// Its question whether it still leads was answered; the answer is on its way.
+    IsAnswered(MachineId),
+    /// It wants to lead.
+    Campaigns(MachineId),
 }
 
 /// What must be known of the machines.
@@ -70,6 +93,8 @@ pub struct Nemesis {
     every: BTreeMap<FaultKind, u64>,
     duration: u64,
     active: bool,
+    ambush: Option<Ambush>,
+    calm_until: u64,
     /// How often each kind of fault was done to something.
     pub strikes: BTreeMap<FaultKind, u64>,
 }
@@ -84,6 +109,8 @@ impl Nemesis {
             every: swarm.faults.iter().copied().collect(),
             duration: swarm.fault_duration,
             active: false,
+            ambush: None,
+            calm_until: 0,
             strikes: BTreeMap::new(),
         }
     }
@@ -108,9 +135,51 @@ impl Nemesis {
             return;
         };
         if self.rng.chance(0.5 * SECOND as f64 / *every as f64) {
-            let delay = log_uniform(&mut self.rng, 50.0, 50_000.0) as u64;
+            let delay = match self.rng.range(0..3) {
+                // Nobody hears of its first entry.
+                0 => 1,
+                // Nobody hears that something is committed.
+                1 => {
+                    self.ambush = Some(Ambush::FirstCommit(machine));
+                    return;
+                }
+                _ => log_uniform(&mut self.rng, 50.0, 20_000.0) as u64,
+            };
             world.schedule(delay, A::from(Plan::Depose(machine, Side::Both)));
         }
+    }
+
+    /// A machine does something that may have been waited for.
+    pub fn notice<N: Node, A: std::fmt::Debug + From<Plan>>(
+        &mut self,
+        world: &mut World<N, A>,
+        moment: Moment,
+    ) {
+        let Some(ambush) = self.ambush.filter(|_| self.active) else { return };
+        match (ambush, moment) {
+            (Ambush::FirstCommit(doomed), Moment::Commits(machine)) if doomed == machine => {
+                world.schedule(1, A::from(Plan::Depose(machine, Side::Both)));
+            }
+            (Ambush::Answer(leader), Moment::IsAnswered(machine)) if leader == machine => {
+                self.doze(world, machine);
+            }
+            (Ambush::Campaign(leader, usurper), Moment::Campaigns(machine))
+                if usurper == machine =>
+            {
+                self.calm_until = 0;
+                isolate(world, leader, Side::Both);
+                world.schedule(2 * self.patience, A::from(Plan::Join));
+                for machine in (0..world.len()).filter(|&other| other != leader && other != usurper)
+                {
+                    if world.process(machine).is_some() {
+                        self.switch_off(world, machine, BLINK);
+                    }
+                }
+                *self.strikes.entry(FaultKind::Usurp).or_default() += 1;
+            }
+            _ => return,
+        }
+        self.ambush = None;
     }
 
     /// A leader is asked to hand over. Perhaps it does not hear what comes of it.
@@ -137,6 +206,12 @@ impl Nemesis {
         }
     }
 
+    /// Whether clients should write nothing now: a machine is to be elected that hears nothing of the leader, and who
+    /// misses entries is not.
+    pub fn is_calm(&self, now: u64) -> bool {
+        now < self.calm_until
+    }
+
     /// How often faults of this kind struck.
     pub fn count(&self, kind: FaultKind) -> u64 {
         self.strikes.get(&kind).copied().unwrap_or(0)
@@ -151,37 +226,29 @@ impl Nemesis {
     ) -> Blow {
         match plan {
             Plan::Join => world.network.heal(),
+            Plan::Rejoin(machine) => set_isolated(world, machine, Side::Both, false),
             Plan::Room(machine) => world.disk_mut(machine).set_room(None),
             Plan::Strike(kind) if self.active => {
                 self.plan_next(world, kind);
                 return self.strike(world, target, kind);
             }
             Plan::Depose(machine, side) if self.active && world.process(machine).is_some() => {
-                let lasts = self.lasts();
+                // Back soon after it was given up: what it has kept to itself meets what the others have done since.
+                let lasts = log_uniform(&mut self.rng, 1.0, 8.0) * self.patience as f64;
+                let lasts = lasts as u64 + 1;
                 if side == Side::Both && self.rng.chance(0.5) {
                     self.switch_off(world, machine, lasts);
                 } else {
-                    isolate(world, machine, side);
-                    world.schedule(lasts, A::from(Plan::Join));
+                    set_isolated(world, machine, side, true);
+                    world.schedule(lasts, A::from(Plan::Rejoin(machine)));
                 }
                 *self.strikes.entry(FaultKind::NewLeader).or_default() += 1;
-            }
-            Plan::Doze(machine, tries) if self.active && world.process(machine).is_some() => {
-                if 0 < tries && world.arriving(machine) == 0 {
-                    world.schedule(DOZE_LOOK, A::from(Plan::Doze(machine, tries - 1)));
-                } else {
-                    self.doze(world, machine);
-                }
             }
             Plan::Deafen(machine) if self.active => {
                 isolate(world, machine, Side::In);
                 world.schedule(3 * self.patience, A::from(Plan::Join));
             }
-            Plan::Strike(_)
-            | Plan::Deafen(_)
-            | Plan::Doze(..)
-            | Plan::Depose(..)
-            | Plan::Boot(_) => {}
+            Plan::Strike(_) | Plan::Deafen(_) | Plan::Depose(..) | Plan::Boot(_) => {}
         }
         Blow::Nothing
     }
@@ -267,7 +334,7 @@ impl Nemesis {
                 // Leaders are the interesting ones: they wake up believing that they still lead.
                 match target.leader() {
                     Some(leader) if self.rng.chance(0.4) => {
-                        world.schedule(1, A::from(Plan::Doze(leader, DOZE_TRIES)));
+                        self.ambush = Some(Ambush::Answer(leader));
                         return Blow::Nothing;
                     }
                     Some(leader) if self.rng.chance(0.5) => world.freeze(leader, lasts),
@@ -287,6 +354,15 @@ impl Nemesis {
                 let room = self.rng.range(0..2_000);
                 world.disk_mut(machine).set_room(Some(room));
                 world.schedule(lasts, A::from(Plan::Room(machine)));
+            }
+            FaultKind::Usurp => {
+                let Some(leader) = target.leader().filter(|&leader| leader != machine) else {
+                    return Blow::Nothing;
+                };
+                world.network.set_blocked(leader, machine, true);
+                self.ambush = Some(Ambush::Campaign(leader, machine));
+                self.calm_until = world.now() + 3 * self.patience;
+                return Blow::Nothing;
             }
             FaultKind::BitFlip => {
                 if !runs || !target.may_lose_disk(machine) {
@@ -323,7 +399,7 @@ impl Nemesis {
         let lasts = self.patience + self.rng.range(self.patience / 10..=self.patience);
         world.freeze(machine, lasts);
         // What is on its way arrives; what others say later does not, until a while after it woke up.
-        world.schedule(DOZE_LOOK * 20, A::from(Plan::Deafen(machine)));
+        world.schedule(DOZE_HEARS, A::from(Plan::Deafen(machine)));
         *self.strikes.entry(FaultKind::Freeze).or_default() += 1;
     }
 
@@ -393,12 +469,21 @@ pub enum Side {
 }
 
 fn isolate<N: Node, A: std::fmt::Debug>(world: &mut World<N, A>, machine: MachineId, side: Side) {
+    set_isolated(world, machine, side, true);
+}
+
+fn set_isolated<N: Node, A: std::fmt::Debug>(
+    world: &mut World<N, A>,
+    machine: MachineId,
+    side: Side,
+    isolated: bool,
+) {
     for other in (0..world.len()).filter(|&other| other != machine) {
         if side != Side::Out {
-            world.network.set_blocked(other, machine, true);
+            world.network.set_blocked(other, machine, isolated);
         }
         if side != Side::In {
-            world.network.set_blocked(machine, other, true);
+            world.network.set_blocked(machine, other, isolated);
         }
     }
 }

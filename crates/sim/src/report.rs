@@ -69,6 +69,9 @@ fn replay_command(seed: u64, settings: &Settings) -> String {
     if settings.chaos != Settings::USUAL.chaos {
         command += &format!(" --chaos {}", settings.chaos / SECOND);
     }
+    if let Some(machines) = settings.machines {
+        command += &format!(" --machines {machines}");
+    }
     if let Some(mutant) = settings.mutant {
         command += &format!(" --mutant {mutant}");
     }
@@ -118,6 +121,7 @@ impl Totals {
             ("bit_flips", fault(FaultKind::BitFlip)),
             ("bit_flips_noticed", counters.damaged),
             ("disks_lost", fault(FaultKind::Wipe)),
+            ("usurpations", fault(FaultKind::Usurp)),
             ("torn_logs", counters.torn),
             ("frames_sent", network.sent),
             ("frames_lost", network.lost),

@@ -21,6 +21,7 @@ pub const REQUIRED: &[&str] = &[
     "raft: a vote is refused because the leader is alive",
     "raft: a write under way is replaced",
     "raft: an append is rejected",
+    "raft: an append that was sent ahead is rejected",
     "raft: an election is lost",
     "raft: no campaign before a change of the members is applied",
     "raft: nobody said what became of a snapshot",
@@ -50,6 +51,7 @@ pub const REQUIRED_COUNTS: &[&str] = &[
     "snapshots_installed",
     "sync_errors",
     "torn_logs",
+    "usurpations",
     "writes_acknowledged",
     "writes_lost_for_certain",
 ];

@@ -42,11 +42,14 @@ pub enum FaultKind {
     BitFlip,
     /// A machine loses its disk.
     Wipe,
+    /// One machine does not hear the leader. When it has lost patience, the leader is cut off and all others restart,
+    /// so that nobody remembers that the leader was alive. (What matters is what they promised it.)
+    Usurp,
 }
 
 impl FaultKind {
     /// All of them, with the seconds between two strikes: fierce, and mild.
-    pub const ALL: [(FaultKind, f64, f64); 13] = [
+    pub const ALL: [(FaultKind, f64, f64); 14] = [
         (FaultKind::Crash, 0.4, 8.0),
         (FaultKind::PowerLoss, 2.0, 20.0),
         (FaultKind::Partition, 0.6, 8.0),
@@ -60,6 +63,7 @@ impl FaultKind {
         (FaultKind::FullDisk, 2.0, 15.0),
         (FaultKind::BitFlip, 1.5, 10.0),
         (FaultKind::Wipe, 2.0, 12.0),
+        (FaultKind::Usurp, 1.0, 10.0),
     ];
 }
 
@@ -89,10 +93,11 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// What `seed` gets.
-    pub fn draw(seed: Seed) -> Swarm {
+    /// What `seed` gets; with so many machines, if that is given.
+    pub fn draw(seed: Seed, machines: Option<usize>) -> Swarm {
         let rng = &mut seed.stream("swarm");
-        let machines = *pick(rng, &[1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
+        let drawn = *pick(rng, &[1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 7]);
+        let machines = machines.unwrap_or(drawn);
         let tie_break = if rng.chance(0.5) { TieBreak::Fifo } else { TieBreak::Random };
         let healthy_network = NetworkOptions::healthy(
             log_uniform(rng, 20.0, 1_000.0) as u64,
@@ -178,7 +183,7 @@ mod tests {
 
     #[test]
     fn seeds_cover_every_size_and_every_fault_and_leave_each_out() {
-        let swarms: Vec<Swarm> = (0..300).map(|seed| Swarm::draw(Seed(seed))).collect();
+        let swarms: Vec<Swarm> = (0..300).map(|seed| Swarm::draw(Seed(seed), None)).collect();
         let sizes: BTreeSet<usize> = swarms.iter().map(|swarm| swarm.machines).collect();
         assert_eq!(sizes, (1..=7).collect());
         for (kind, ..) in FaultKind::ALL {
@@ -188,12 +193,12 @@ mod tests {
                 .count();
             assert!((60..240).contains(&with), "{kind:?}: {with}");
         }
-        assert_eq!(Swarm::draw(Seed(7)), Swarm::draw(Seed(7)));
+        assert_eq!(Swarm::draw(Seed(7), None), Swarm::draw(Seed(7), None));
     }
 
     #[test]
     fn no_clock_is_faster_than_another_by_more_than_declared() {
-        for swarm in (0..200).map(|seed| Swarm::draw(Seed(seed))) {
+        for swarm in (0..200).map(|seed| Swarm::draw(Seed(seed), None)) {
             let passed: Vec<u64> = swarm
                 .clocks
                 .iter()

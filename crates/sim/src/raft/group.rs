@@ -20,13 +20,13 @@ use super::{
     judge::{Answers, Judge},
     log::DiskLog,
     members::{draw_change, draw_core, survives_loss},
-    node::{RaftNode, Report, Request, peer_id},
+    node::{self, RaftNode, Report, Request, peer_id},
     options::Options,
 };
 use crate::{
     checker::{Verdict, Violation},
     hash::{fingerprint, mix},
-    nemesis::{Blow, Nemesis, Plan, Target},
+    nemesis::{Blow, Moment, Nemesis, Plan, Target},
     panics,
     rng::{Seed, index, pick},
     swarm::{FaultKind, SECOND, Swarm},
@@ -51,12 +51,19 @@ pub struct Settings {
     pub until: Option<u64>,
     /// The bug of the core that is switched on.
     pub mutant: Option<&'static str>,
+    /// So many machines, instead of what the seed says.
+    pub machines: Option<usize>,
 }
 
 impl Settings {
-    /// The usual run: about 20 virtual seconds.
-    pub const USUAL: Settings =
-        Settings { chaos: 16 * SECOND, text: TraceText::Off, until: None, mutant: None };
+    /// The usual run: at least 20 virtual seconds.
+    pub const USUAL: Settings = Settings {
+        chaos: 20 * SECOND,
+        text: TraceText::Off,
+        until: None,
+        mutant: None,
+        machines: None,
+    };
 }
 
 /// What became of a seed.
@@ -175,7 +182,7 @@ struct Group<'a> {
 /// Runs a seed.
 pub fn run(seed: u64, settings: Settings) -> Outcome {
     let root = Seed(seed);
-    let swarm = Swarm::draw(root);
+    let swarm = Swarm::draw(root, settings.machines);
     let options = Options::draw(root, &swarm);
     switches::set(buggify(root, options.buggify), settings.mutant);
     let mut group = Group::new(root, &swarm, &options, settings);
@@ -371,6 +378,17 @@ impl<'a> Group<'a> {
                     self.homes[machine].leads_in = Some(*term);
                     self.nemesis.elected(&mut self.world, machine);
                 }
+                Report::Committed { .. } => {
+                    self.nemesis.notice(&mut self.world, Moment::Commits(machine));
+                }
+                Report::Confirms { leader } => {
+                    self.nemesis
+                        .notice(&mut self.world, Moment::IsAnswered(node::machine_of(*leader)));
+                }
+                Report::Campaigns => {
+                    self.homes[machine].leads_in = None;
+                    self.nemesis.notice(&mut self.world, Moment::Campaigns(machine));
+                }
                 Report::Started { .. } | Report::Follows => {
                     self.homes[machine].leads_in = None;
                 }
@@ -422,6 +440,9 @@ impl<'a> Group<'a> {
     }
 
     fn write(&mut self) {
+        if self.nemesis.is_calm(self.world.now()) {
+            return;
+        }
         let machine = self.ask();
         // Where nothing runs, a client gets no connection. And clients wait for answers: nobody piles up more than a
         // slow group can take.

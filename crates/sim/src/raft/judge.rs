@@ -121,7 +121,7 @@ impl Judge {
                     self.committed.leads(peer, term, before, |index| log.term(index).ok())?;
                 }
             }
-            Report::Follows => {}
+            Report::Follows | Report::Campaigns | Report::Confirms { .. } => {}
             Report::Committed { peer, known_in, entry } => {
                 let known = self.committed.last();
                 let fingerprint = entry_fingerprint(&entry);

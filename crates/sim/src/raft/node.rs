@@ -71,6 +71,10 @@ pub(crate) enum Report {
     Leads { peer: u64, term: u64 },
     /// It does not lead (any more).
     Follows,
+    /// It does not lead, and wants to.
+    Campaigns,
+    /// It has told `leader` that it follows.
+    Confirms { leader: u64 },
     /// It knows an entry to be committed, in its term `known_in`.
     Committed { peer: u64, known_in: u64, entry: Entry },
     /// It has applied an entry.
@@ -472,7 +476,8 @@ impl RaftNode {
             let term = term.unwrap_or_else(|| self.core.storage().hard_state().term);
             match role.role {
                 RoleKind::Leader => context.report(Report::Leads { peer, term }),
-                _ => context.report(Report::Follows),
+                RoleKind::Follower => context.report(Report::Follows),
+                RoleKind::PreCandidate | RoleKind::Candidate => context.report(Report::Campaigns),
             }
         }
         for message in &ready.messages {
@@ -548,6 +553,9 @@ impl RaftNode {
             }
             MessageBody::VoteResponse { granted: true } => {
                 context.report(Report::Voted { peer, term, candidate: message.to });
+            }
+            MessageBody::HeartbeatResponse { .. } => {
+                context.report(Report::Confirms { leader: message.to });
             }
             _ => {}
         }

@@ -135,7 +135,7 @@ mod tests {
     fn every_seed_gets_settings_that_are_valid() {
         let mut leases = 0;
         for seed in 0..500 {
-            let swarm = Swarm::draw(Seed(seed));
+            let swarm = Swarm::draw(Seed(seed), None);
             let options = Options::draw(Seed(seed), &swarm);
             options.core.validate().unwrap();
             assert!((1..=swarm.machines).contains(&options.voters));

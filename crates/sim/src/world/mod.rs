@@ -180,8 +180,6 @@ struct Machine<N: Node> {
     clock: MachineClock,
     rng: Rng,
     last_job: JobId,
-    /// Frames that are on their way to it.
-    arriving: u64,
     /// While it stands still, what would have reached it waits here.
     frozen: Option<Vec<Input<N::Request>>>,
 }
@@ -237,7 +235,6 @@ impl<N: Node, A: Debug> World<N, A> {
             clock: *clock,
             rng: seed.numbered("node", id as u64),
             last_job: 0,
-            arriving: 0,
             frozen: None,
         };
         World {
@@ -384,11 +381,6 @@ impl<N: Node, A: Debug> World<N, A> {
         }
     }
 
-    /// How many frames are on their way to a machine.
-    pub fn arriving(&self, machine: MachineId) -> u64 {
-        self.machines[machine].arriving
-    }
-
     /// Whether a machine stands still.
     pub fn is_frozen(&self, machine: MachineId) -> bool {
         self.machines[machine].frozen.is_some()
@@ -445,7 +437,6 @@ impl<N: Node, A: Debug> World<N, A> {
     }
 
     fn arrive(&mut self, from: MachineId, to: MachineId, frame: &Frame) {
-        self.machines[to].arriving -= 1;
         if !self.network.lets_through(from, to) {
             return;
         }
@@ -486,7 +477,6 @@ impl<N: Node, A: Debug> World<N, A> {
                 Effect::Send(to, frame) => {
                     self.trace.note(frame.fingerprint());
                     for (time, frame) in self.network.send(self.now, machine, to, frame) {
-                        self.machines[to].arriving += 1;
                         let event = Event::Deliver { from: machine, to, frame };
                         self.queue.schedule(time, event);
                     }
