@@ -131,13 +131,19 @@ impl<S: Storage, R: Rng> Node<S, R> {
 
     fn ask_for_votes(&mut self, campaign: Campaign) {
         let Ok(last_term) = self.log.last_term() else { return };
-        let last_index = self.log.last_index();
+        let (last_index, commit) = (self.log.last_index(), self.log.committed());
+        let Ok(commit_term) = self.log.term(commit) else { return };
         let is_pre_vote = matches!(self.role, Role::PreCandidate(_));
         let (term, body) = match is_pre_vote {
-            true => (self.term + 1, MessageBody::PreVote { last_index, last_term }),
+            true => {
+                let body = MessageBody::PreVote { last_index, last_term, commit, commit_term };
+                (self.term + 1, body)
+            }
             false => {
                 let transfer = campaign == Campaign::Transfer;
-                (self.term, MessageBody::Vote { last_index, last_term, transfer })
+                let body =
+                    MessageBody::Vote { last_index, last_term, commit, commit_term, transfer };
+                (self.term, body)
             }
         };
         let id = self.config.id;
@@ -191,11 +197,11 @@ impl<S: Storage, R: Rng> Node<S, R> {
         }
     }
 
-    /// Somebody knows that this entry is committed. If it is in this log, everything before it is too.
+    /// A voter or a candidate knows that this entry is committed. If it is in this log, everything before it is too.
     pub(crate) fn on_committed(&mut self, index: u64, term: u64) -> Result<(), Error> {
         let is_leader = matches!(self.role, Role::Leader(_));
         if !is_leader && self.log.committed() < index && self.log.has(index, term)? {
-            sometimes!("raft: a candidate learns what is committed from a refusal");
+            sometimes!("raft: an election tells what is committed");
             self.log.commit_to(index);
         }
         Ok(())

@@ -72,8 +72,8 @@
 //! - Requests for votes wait too: they speak of a log that a crash could take back.
 //! - A node that restarts keeps to the promise on which a lease may rest, for an election timeout.
 //! - A follower that learns of a newer term from a candidate goes on waiting as before: it votes, or is next itself.
-//! - Who refuses a vote says what is committed of the candidate's log. One that a change of the members has left alone
-//!   learns it from there, if nobody leads who could tell.
+//! - Who asks for a vote says what it knows to be committed, and who refuses one says what is committed of the
+//!   candidate's log. It may be the change of the members that lets the other lead, and nobody may lead who could tell.
 //! - A removed leader stays until a majority of the others knows that its removal is committed.
 //! - A leader whose disk stands still for an election timeout steps down.
 //!

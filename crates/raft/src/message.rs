@@ -51,6 +51,11 @@ pub enum MessageBody {
         last_index: u64,
         /// The term of that entry.
         last_term: u64,
+        /// The last entry that the candidate knows to be committed. A voter that has it need not learn that from a
+        /// leader: it may be the change of the members that lets it lead.
+        commit: u64,
+        /// The term of that entry.
+        commit_term: u64,
         /// The old leader has asked for this election: a voter that still hears from it may vote.
         transfer: bool,
     },
@@ -65,14 +70,18 @@ pub enum MessageBody {
         last_index: u64,
         /// The term of that entry.
         last_term: u64,
+        /// As of a vote.
+        commit: u64,
+        /// The term of that entry.
+        commit_term: u64,
     },
     /// The answer to a pre-vote. Granted: in the term that was asked for. Refused: in the term of the voter.
     PreVoteResponse {
         /// Whether the vote would be given.
         granted: bool,
     },
-    /// Said with a refusal of a vote: the entry with these two numbers is committed. A candidate that has it need not
-    /// learn that from a leader. It may be the change of the members that lets it lead.
+    /// Said with a refusal of a vote: the entry with these two numbers is committed. It is to the candidate what the
+    /// commit index of its request is to the voter.
     Committed {
         /// The index of the entry: the last that is committed, or the candidate's last one if that is before it.
         index: u64,
@@ -184,13 +193,16 @@ impl Message {
                 check_numbers(&[*index, *commit])?;
                 reject.map_or(Ok(()), |hint| check_numbers(&[hint.index, hint.term]))
             }
-            MessageBody::Vote { last_index, last_term, .. }
-            | MessageBody::PreVote { last_index, last_term } => {
-                check_numbers(&[*last_index, *last_term])?;
+            MessageBody::Vote { last_index, last_term, commit, commit_term, .. }
+            | MessageBody::PreVote { last_index, last_term, commit, commit_term } => {
+                check_numbers(&[*last_index, *last_term, *commit_term])?;
                 if self.term < *last_term {
                     return Err(Error::Malformed("a candidate's log has no terms above its own"));
                 }
-                Ok(())
+                match commit <= last_index {
+                    true => Ok(()),
+                    false => Err(Error::Malformed("a candidate has what it knows to be committed")),
+                }
             }
             MessageBody::Committed { index, term } => {
                 check_numbers(&[*index])?;

@@ -232,11 +232,13 @@ impl<S: Storage, R: Rng> Node<S, R> {
             MessageBody::AppendResponse { index, commit, reject } => {
                 self.on_append_response(from, index, commit, reject)
             }
-            MessageBody::Vote { last_index, last_term, transfer } => {
-                self.on_vote(from, last_index, last_term, transfer)
+            MessageBody::Vote { last_index, last_term, commit, commit_term, transfer } => {
+                self.on_vote(from, last_index, last_term, transfer)?;
+                self.on_committed(commit, commit_term)
             }
-            MessageBody::PreVote { last_index, last_term } => {
-                self.on_pre_vote(from, term, last_index, last_term)
+            MessageBody::PreVote { last_index, last_term, commit, commit_term } => {
+                self.on_pre_vote(from, term, last_index, last_term)?;
+                self.on_committed(commit, commit_term)
             }
             MessageBody::VoteResponse { granted } => self.on_vote_response(from, granted),
             MessageBody::PreVoteResponse { granted } => {

@@ -112,6 +112,7 @@ impl Owner {
         let [a, b, c, d] = step.numbers;
         let index = |choice| number(choice, status.last_index);
         let term = term(step.term, status.term);
+        let committed = index(d);
         let body = match step.kind % 13 {
             0 | 1 => self.append(step.numbers, term),
             2 => MessageBody::AppendResponse {
@@ -126,13 +127,20 @@ impl Owner {
             3 => MessageBody::Vote {
                 last_index: index(a),
                 last_term: number(b, status.term),
+                commit: committed,
+                commit_term: self.node.log_term(committed).unwrap_or(d.into()),
                 transfer: c % 2 == 0,
             },
             4 if c % 2 == 0 => MessageBody::Committed {
                 index: index(a),
                 term: self.node.log_term(index(a)).unwrap_or(b.into()),
             },
-            4 => MessageBody::PreVote { last_index: index(a), last_term: number(b, status.term) },
+            4 => MessageBody::PreVote {
+                last_index: index(a),
+                last_term: number(b, status.term),
+                commit: committed,
+                commit_term: self.node.log_term(committed).unwrap_or(d.into()),
+            },
             5 => MessageBody::VoteResponse { granted: 0 < a % 4 },
             6 => MessageBody::PreVoteResponse { granted: 0 < a % 4 },
             7 => {

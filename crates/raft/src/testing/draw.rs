@@ -193,10 +193,12 @@ pub fn draw_message(message: &Message, arrow: char) -> String {
         MessageBody::AppendResponse { index, reject: Some(hint), .. } => {
             format!("rejects {index}, perhaps {}@{}", hint.index, hint.term)
         }
-        MessageBody::Vote { last_index, last_term, transfer } => {
+        MessageBody::Vote { last_index, last_term, transfer, .. } => {
             format!("last={last_index}@{last_term}{}", if *transfer { " transfer" } else { "" })
         }
-        MessageBody::PreVote { last_index, last_term } => format!("last={last_index}@{last_term}"),
+        MessageBody::PreVote { last_index, last_term, .. } => {
+            format!("last={last_index}@{last_term}")
+        }
         MessageBody::VoteResponse { granted } | MessageBody::PreVoteResponse { granted } => {
             if *granted { "yes" } else { "no" }.to_owned()
         }

@@ -47,7 +47,7 @@ pub(crate) fn append(index: u64, log_term: u64, entries: Vec<Entry>, commit: u64
 
 /// A request for a vote.
 pub(crate) fn vote(last_index: u64, last_term: u64) -> MessageBody {
-    MessageBody::Vote { last_index, last_term, transfer: false }
+    MessageBody::Vote { last_index, last_term, commit: 0, commit_term: 0, transfer: false }
 }
 
 /// A follower has everything up to `index`.

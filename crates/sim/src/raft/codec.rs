@@ -27,14 +27,15 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
                 Some(hint) => out.u8(1).u64(hint.index).u64(hint.term),
             };
         }
-        MessageBody::Vote { last_index, last_term, transfer } => {
-            out.u8(3).u64(*last_index).u64(*last_term).u8(u8::from(*transfer));
+        MessageBody::Vote { last_index, last_term, commit, commit_term, transfer } => {
+            out.u8(3).u64(*last_index).u64(*last_term).u64(*commit).u64(*commit_term);
+            out.u8(u8::from(*transfer));
         }
         MessageBody::VoteResponse { granted } => {
             out.u8(4).u8(u8::from(*granted));
         }
-        MessageBody::PreVote { last_index, last_term } => {
-            out.u8(5).u64(*last_index).u64(*last_term);
+        MessageBody::PreVote { last_index, last_term, commit, commit_term } => {
+            out.u8(5).u64(*last_index).u64(*last_term).u64(*commit).u64(*commit_term);
         }
         MessageBody::PreVoteResponse { granted } => {
             out.u8(6).u8(u8::from(*granted));
@@ -96,10 +97,16 @@ pub(crate) fn decode(payload: &Bytes) -> Result<Message, DecodeError> {
         }
         3 => {
             let (last_index, last_term) = (input.u64()?, input.u64()?);
-            MessageBody::Vote { last_index, last_term, transfer: flag(input)? }
+            let (commit, commit_term) = (input.u64()?, input.u64()?);
+            let transfer = flag(input)?;
+            MessageBody::Vote { last_index, last_term, commit, commit_term, transfer }
         }
         4 => MessageBody::VoteResponse { granted: flag(input)? },
-        5 => MessageBody::PreVote { last_index: input.u64()?, last_term: input.u64()? },
+        5 => {
+            let (last_index, last_term) = (input.u64()?, input.u64()?);
+            let (commit, commit_term) = (input.u64()?, input.u64()?);
+            MessageBody::PreVote { last_index, last_term, commit, commit_term }
+        }
         6 => MessageBody::PreVoteResponse { granted: flag(input)? },
         7 => MessageBody::Heartbeat { commit: input.u64()?, round: input.u64()? },
         8 => MessageBody::HeartbeatResponse { round: input.u64()? },
@@ -238,9 +245,15 @@ mod tests {
             },
             MessageBody::AppendResponse { index: 7, commit: 4, reject: None },
             MessageBody::AppendResponse { index: 7, commit: 4, reject: Some(hint) },
-            MessageBody::Vote { last_index: 7, last_term: 3, transfer: true },
+            MessageBody::Vote {
+                last_index: 7,
+                last_term: 3,
+                commit: 5,
+                commit_term: 2,
+                transfer: true,
+            },
             MessageBody::VoteResponse { granted: true },
-            MessageBody::PreVote { last_index: 7, last_term: 3 },
+            MessageBody::PreVote { last_index: 7, last_term: 3, commit: 5, commit_term: 2 },
             MessageBody::PreVoteResponse { granted: false },
             MessageBody::Committed { index: 3, term: 2 },
             MessageBody::Heartbeat { commit: 4, round: 9 },
