@@ -1,7 +1,5 @@
 //! What is appended: operations on the logs of many regions.
 
-#![expect(dead_code, reason = "readers follow")]
-
 use types::Bytes;
 
 /// Longest value of [`LogBatch::put_state`]. A raft hard state has some thirty bytes; states lie in memory.
@@ -35,6 +33,18 @@ pub(super) enum Operation {
     CompactTo { region: u64, index: u64 },
     Reset { region: u64, index: u64, term: u64 },
     Remove { region: u64 },
+}
+
+impl Operation {
+    pub(super) fn region(&self) -> u64 {
+        match self {
+            Operation::Append { region, .. }
+            | Operation::PutState { region, .. }
+            | Operation::CompactTo { region, .. }
+            | Operation::Reset { region, .. }
+            | Operation::Remove { region } => *region,
+        }
+    }
 }
 
 impl LogBatch {

@@ -22,13 +22,24 @@
 //! docs/formats.md describes the bytes.
 
 mod batch;
+mod cache;
 mod error;
+mod format;
+mod index;
 mod log;
+mod maintenance;
 mod options;
+mod pending;
+mod recovery;
+mod replay;
+mod scan;
+mod segments;
+mod state;
 mod writer;
 
 pub use batch::{LogBatch, LogEntry, STATE_BYTES_MAX};
 pub use error::{Error, Result};
 pub use log::{Bounds, RaftLog, Ticket};
+pub use maintenance::{Maintenance, Pinning};
 pub use options::{Options, Progress, Statistics};
-pub use writer::{Maintenance, Pinning, RaftLogWriter};
+pub use writer::RaftLogWriter;
