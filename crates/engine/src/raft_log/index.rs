@@ -44,7 +44,8 @@ pub(super) struct State {
 
 impl State {
     fn cost(&self) -> u64 {
-        self.value.len() as u64 + RECORD_COST
+        // It lies in the digest and in the footer.
+        2 * self.value.len() as u64 + RECORD_COST
     }
 }
 

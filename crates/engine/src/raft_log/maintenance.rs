@@ -6,10 +6,10 @@
 //!
 //! The oldest segment is emptied by writing again what is still needed of it, but only while at least half of the log is
 //! dead. Then each byte that is written again goes with one that is freed, however the regions behave; and the log is
-//! never larger than twice its live part and `purge_bytes`.
+//! hardly larger than `purge_bytes` or twice its live part. That this comes to an end takes counting the live part at
+//! what it takes at most (`segments.rs`), and pieces that waste little at the end of a segment.
 
 use std::{
-    io,
     path::PathBuf,
     sync::{Arc, MutexGuard},
 };
@@ -22,7 +22,7 @@ use super::{
     index::Region,
     log::{Shared, verify},
     pending::Size,
-    segments::{Held, Location, Ordinal, Segment, SegmentFile, io_error},
+    segments::{Held, Location, Ordinal, RECORD_COST, Segment, SegmentFile, io_error, is_full},
     state::{Rewrite, State},
 };
 
@@ -85,6 +85,9 @@ impl Spares {
     }
 }
 
+/// A group for less is hardly worth its frame.
+const REWRITE_BYTES_MIN: u64 = 16 << 10;
+
 /// Zeros are written in pieces of this size.
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
@@ -94,7 +97,8 @@ impl RaftLogWriter {
     /// is waiting, and again soon while it says `more`.
     ///
     /// # Errors
-    /// `Failed`: as of [`sync`](RaftLogWriter::sync). A full disk is none: then no segment is prepared.
+    /// `Failed`: as of [`sync`](RaftLogWriter::sync). A full disk is none: then no segment is prepared, and a footer
+    /// may be missing.
     pub fn maintain(&mut self, budget_bytes: u64) -> Result<Maintenance> {
         self.shared.poison.check()?;
         let done = self.step(budget_bytes);
@@ -222,8 +226,7 @@ impl RaftLogWriter {
         match write_zeros(&file, done, size, budget_bytes) {
             Ok(written) if written < size => self.spares.preparing = Some((file, written)),
             Ok(_) => self.spares.ready.push(file.path),
-            Err(crate::Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-                // Nothing depends on it.
+            Err(error) if is_full(&error) => {
                 self.spares.refused = true;
                 remove(&shared, &file.path)?;
             }
@@ -239,7 +242,8 @@ impl RaftLogWriter {
 
     /// Writes again what is needed of the oldest segment.
     fn rewrite(&mut self, budget_bytes: u64) -> crate::Result<()> {
-        let budget = budget_bytes.min(u64::from(self.shared.options.segment_bytes) / 2);
+        let piece_max = u64::from(self.shared.options.segment_bytes) / 4;
+        let budget = budget_bytes.clamp(REWRITE_BYTES_MIN.min(piece_max), piece_max);
         let (ordinal, file, wanted) = {
             let state = self.shared.state();
             let Some((ordinal, segment)) = state.index.segments.front() else { return Ok(()) };
@@ -306,7 +310,7 @@ fn wanted(
         if budget == 0 && !wanted.is_empty() {
             break;
         }
-        budget = budget.saturating_sub(held.bytes.min(super::segments::RECORD_COST));
+        budget = budget.saturating_sub(held.records * RECORD_COST);
         let region: &Region = &state.index.regions[&id];
         let there = (region.base.index + 1..)
             .zip(&region.entries)

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::Error;
 
-/// Smallest segments: room for a small group and its footer.
-const SEGMENT_BYTES_MIN: u32 = 512;
+/// Smallest segments: room for a few small groups and a footer.
+const SEGMENT_BYTES_MIN: u32 = 1024;
 
 /// [`RaftLog::open`].
 pub(super) fn open(

@@ -31,16 +31,17 @@ pub(super) struct Location {
 }
 
 impl Location {
-    /// What the entry takes on disk, about: its data, and its places in a digest and a footer.
+    /// What the entry takes on disk at most, in company: its data, and its places in a digest and a footer.
     pub(super) fn cost(&self) -> u64 {
         u64::from(self.len) + ENTRY_COST
     }
 }
 
-const ENTRY_COST: u64 = 64;
+/// 1 byte in the blob, 37 each in digest and footer, and a share of its group's frame.
+const ENTRY_COST: u64 = 96;
 
-/// What the base or the state of a region takes on disk, about.
-pub(super) const RECORD_COST: u64 = 64;
+/// What a base takes on disk at most, in company; and a state beside itself.
+pub(super) const RECORD_COST: u64 = 96;
 
 /// The file of a segment. Who reads from it keeps it: a file that is freed meanwhile is not given to the next segment.
 #[derive(Debug)]
@@ -87,6 +88,11 @@ pub(super) fn io_error(operation: &'static str, path: &Path, source: io::Error) 
     Error::Io { operation, path: path.to_owned(), source: Arc::new(source) }
 }
 
+/// Whether the disk was full. That harms nobody if nothing depends on the write.
+pub(super) fn is_full(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+}
+
 /// One segment.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -106,7 +112,7 @@ pub(super) struct Held {
     pub(super) entries: u64,
     /// The base or the state, or both.
     pub(super) records: u64,
-    /// What they take, about.
+    /// What they take at most.
     pub(super) bytes: u64,
 }
 

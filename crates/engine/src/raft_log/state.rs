@@ -75,7 +75,7 @@ impl State {
                 }
                 Operation::CompactTo { region, index: to } => compact(index, group, region, to),
                 Operation::Reset { region, index: at, term } => {
-                    touch(index, group, region);
+                    index.touch(region, group.segment);
                     format::put_reset(&mut group.digest, region, at, term);
                     index.reset(region, Base { index: at, term, segment: group.segment });
                 }

@@ -8,7 +8,7 @@ use super::{
     log::Shared,
     maintenance::Spares,
     pending::Group,
-    segments::{Ordinal, SegmentFile, io_error},
+    segments::{Ordinal, SegmentFile, io_error, is_full},
 };
 
 /// What makes the log durable and keeps its house. There is one, and it is owned: by the thread of the log, or by
@@ -80,10 +80,12 @@ impl RaftLogWriter {
             let mut state = self.shared.state();
             (state.pending.take(), state.oldest)
         };
-        let groups = taken.groups.len() as u64;
+        let groups = taken.groups.len();
         let mut bytes = 0;
-        for group in taken.groups {
+        for (written, group) in (1..).zip(taken.groups) {
             bytes += group.size().group();
+            // What makes the oldest segments superfluous may be in the last group: no other may say so.
+            let oldest = if written == groups { oldest } else { self.durable_oldest };
             self.write_group(group, oldest)?;
             self.durable_oldest = oldest;
         }
@@ -91,7 +93,7 @@ impl RaftLogWriter {
         let state = &mut *state;
         state.durable = taken.ticket;
         state.pending.bytes -= taken.bytes;
-        state.statistics.groups += groups;
+        state.statistics.groups += groups as u64;
         state.statistics.written_bytes += bytes;
         state.index.cache.trim(&mut state.index.regions, taken.ticket);
         Ok(taken.ticket)
@@ -190,7 +192,11 @@ impl RaftLogWriter {
         };
         let frame = frame.encode(&bytes);
         bytes.extend_from_slice(&frame);
-        file.write(&bytes, u64::from(capacity) - bytes.len() as u64)?;
+        match file.write(&bytes, u64::from(capacity) - bytes.len() as u64) {
+            // Only a start that reads group by group pays for that.
+            Err(error) if is_full(&error) => return Ok(()),
+            written => written?,
+        }
         file.sync()
     }
 }

@@ -322,7 +322,7 @@ fn a_start_tells_how_far_it_is() {
 
 #[test]
 fn segments_that_make_no_sense_are_refused() {
-    for segment_bytes in [0, 511, (1 << 30) + 1] {
+    for segment_bytes in [0, 1023, (1 << 30) + 1] {
         let refused = open(&SimFs::new(), &Options { segment_bytes, ..Options::default() });
         assert!(refused.unwrap_err().to_string().contains("segments of"));
     }

@@ -131,19 +131,19 @@ impl Model {
         Ok(Model { regions })
     }
 
-    /// Some operations that make sense, on a few regions.
-    pub(crate) fn random_ops(&self, rng: &mut Rng) -> Vec<Op> {
+    /// Some operations that make sense, on a few regions, with data of such lengths.
+    pub(crate) fn random_ops(&self, rng: &mut Rng, len: fn(&mut Rng) -> usize) -> Vec<Op> {
         let mut model = self.clone();
         let mut ops = Vec::new();
         for _ in 0..rng.range(1..4) {
-            let op = model.random_op(rng);
+            let op = model.random_op(rng, len);
             model.apply(std::slice::from_ref(&op));
             ops.push(op);
         }
         ops
     }
 
-    fn random_op(&self, rng: &mut Rng) -> Op {
+    fn random_op(&self, rng: &mut Rng, len: fn(&mut Rng) -> usize) -> Op {
         let region = rng.range(1..5);
         let known = self.regions.get(&region).cloned().unwrap_or_default();
         let last = known.last_index();
@@ -165,7 +165,7 @@ impl Model {
                 let entries = (first..first + rng.range(1..4))
                     .map(|index| {
                         term += u64::from(rng.chance(0.1));
-                        let mut data = vec![0; random_len(rng)];
+                        let mut data = vec![0; len(rng)];
                         rng.fill(&mut data);
                         LogEntry { term, index, kind: rng.range(0..3) as u8, data: data.into() }
                     })
@@ -177,7 +177,7 @@ impl Model {
 }
 
 /// Mostly short, seldom longer than a small segment.
-fn random_len(rng: &mut Rng) -> usize {
+pub(crate) fn any_len(rng: &mut Rng) -> usize {
     match rng.range(0..100) {
         0 => rng.range(0..5000) as usize,
         1..10 => rng.range(0..600) as usize,

@@ -3,7 +3,7 @@
 use proptest::{prelude::*, test_runner::RngSeed};
 use runtime::{Rng, sim::SimFs};
 
-use crate::model::{Model, Op, batch, open, small};
+use crate::model::{Model, Op, any_len, batch, open, small};
 
 /// What happens to a log.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ fn run(events: &[Event]) {
     for event in events {
         match *event {
             Event::Append { seed } => {
-                let ops = history.now().random_ops(&mut Rng::new(seed));
+                let ops = history.now().random_ops(&mut Rng::new(seed), any_len);
                 log.append(batch(&ops)).unwrap();
                 history.appended.push(ops);
             }
