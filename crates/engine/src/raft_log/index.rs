@@ -126,9 +126,14 @@ impl Index {
         ticket: Ticket,
         entries: impl Iterator<Item = NewEntry>,
     ) {
-        self.truncate(id, first);
         let Index { regions, segments, cache } = self;
         let region = regions.get_mut(&id).expect("the region was touched");
+        let kept = (first - region.base.index - 1) as usize;
+        if kept < region.entries.len() {
+            let kept_recent = first.saturating_sub(region.first_recent()) as usize;
+            cache.forget(region.recent.drain(kept_recent.min(region.recent.len())..));
+            segments.release_entries(id, region.entries.drain(kept..));
+        }
         let mut index = first;
         let Region { entries: there, recent, .. } = region;
         let locations = entries.map(|NewEntry { location, kind, data }| {
@@ -138,18 +143,6 @@ impl Index {
             location
         });
         segments.hold_entries(id, locations);
-    }
-
-    /// Drops the entries from `first` on.
-    fn truncate(&mut self, id: u64, first: u64) {
-        let region = self.regions.get_mut(&id).expect("the region was touched");
-        let kept = (first - region.base.index - 1) as usize;
-        if region.entries.len() <= kept {
-            return;
-        }
-        let kept_recent = first.saturating_sub(region.first_recent()) as usize;
-        self.cache.forget(region.recent.drain(kept_recent.min(region.recent.len())..));
-        self.segments.release_entries(id, region.entries.drain(kept..));
     }
 
     /// Drops the entries up to `base.index`, and sets the base.
@@ -174,18 +167,24 @@ impl Index {
 
     fn move_base(&mut self, id: u64, base: Base) {
         let region = self.regions.get_mut(&id).expect("the region was touched");
-        self.segments.release_record(id, region.base.segment, RECORD_COST);
-        self.segments.hold_record(id, base.segment, RECORD_COST);
+        if region.base.segment != base.segment {
+            self.segments.release_record(id, region.base.segment, RECORD_COST);
+            self.segments.hold_record(id, base.segment, RECORD_COST);
+        }
         region.base = base;
     }
 
     pub(super) fn put_state(&mut self, id: u64, state: State) {
         let region = self.regions.get_mut(&id).expect("the region was touched");
-        if let Some(old) = &region.state {
-            self.segments.release_record(id, old.segment, old.cost());
+        let new = (state.segment, state.cost());
+        let old = region.state.replace(state).map(|old| (old.segment, old.cost()));
+        // Mostly the new one takes the place of the old one.
+        if old != Some(new) {
+            if let Some((segment, cost)) = old {
+                self.segments.release_record(id, segment, cost);
+            }
+            self.segments.hold_record(id, new.0, new.1);
         }
-        self.segments.hold_record(id, state.segment, state.cost());
-        region.state = Some(state);
     }
 
     pub(super) fn remove(&mut self, id: u64) {

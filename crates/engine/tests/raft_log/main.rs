@@ -7,3 +7,4 @@ mod faults;
 mod golden;
 mod model;
 mod property;
+mod threads;
