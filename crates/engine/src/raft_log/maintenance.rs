@@ -200,8 +200,8 @@ impl RaftLogWriter {
         } else {
             remove(&shared, &path)?;
         }
-        // Before the next one is freed: what is there must have no hole.
-        shared.sync_dir()?;
+        // If a crash brings the old name back, the next start frees it once more; nothing is written to a spare before
+        // its next name is certain.
         self.note_spares();
         Ok(())
     }

@@ -7,14 +7,14 @@ use runtime::Fs;
 use super::{
     Options, Progress, RaftLog, RaftLogWriter, Result, Statistics, Ticket,
     cache::Cache,
-    format::{self, FileName, parse_file_name},
+    format::{self, ALIGNMENT, FileName, parse_file_name},
     index::{Index, Region},
     log::Shared,
     maintenance::Spares,
     pending::{BATCH_BYTES_MAX, Pending, Tail},
     replay::Replay,
     scan::{self, Contents},
-    segments::{Ordinal, Segment, SegmentFile, Segments, io_error},
+    segments::{Ordinal, Segment, SegmentFile, Segments, io_error, is_full},
     state::State,
     writer::OpenSegment,
 };
@@ -38,7 +38,7 @@ pub(super) fn open(
     recovery.read_end()?;
     let regions = recovery.replay(progress)?;
     // Nothing has been touched so far. From here on the log is known to be whole.
-    recovery.make_durable()?;
+    recovery.make_durable(options)?;
     recovery.remove_freed()?;
     let spares = keep_spares(&*fs, dir, &files, options)?;
     let (state, open) = recovery.into_state(regions, options)?;
@@ -181,32 +181,39 @@ impl<'a> Recovery<'a> {
 
     /// What was found may lie in the machine's memory alone, if a process was killed or a sync failed before; and only
     /// what is written anew is sure to be written. That concerns the last group, since the others have been followed.
-    fn make_durable(&self) -> crate::Result<()> {
+    fn make_durable(&self, options: &Options) -> crate::Result<()> {
         let Some(Found { file, contents: Some(contents), .. }) = self.segments.last() else {
             // A new log. Its folder has to outlive a crash as its files will.
             let parent = self.dir.parent().unwrap_or(Path::new(""));
             let synced = self.fs.sync_dir(parent);
             return synced.map_err(|error| io_error("sync of a folder", parent, error));
         };
-        let Contents { end, last, is_sealed, torn_bytes, .. } = contents;
-        if !is_sealed {
-            let mut at = last.map_or(*end, |last| last.offset);
-            let mut piece = Vec::new();
-            while at < *end {
-                piece.resize((end - at).min(COPY_BYTES) as usize, 0);
-                file.read(&mut piece, at)?;
-                file.write(&piece, at)?;
-                at += piece.len() as u64;
-            }
-            let torn_end = end + torn_bytes;
-            while at < torn_end {
-                piece.clear();
-                piece.resize((torn_end - at).min(COPY_BYTES) as usize, 0);
-                file.write(&piece, at)?;
-                at += piece.len() as u64;
-            }
-            file.sync()?;
+        let Contents { end, last, torn_bytes, .. } = contents;
+        let mut at = last.map_or(*end, |last| last.offset);
+        let mut piece = Vec::new();
+        while at < *end {
+            piece.resize((end - at).min(COPY_BYTES) as usize, 0);
+            file.read(&mut piece, at)?;
+            file.write(&piece, at)?;
+            at += piece.len() as u64;
         }
+        let torn_end = end + torn_bytes;
+        while at < torn_end {
+            piece.clear();
+            piece.resize((torn_end - at).min(COPY_BYTES) as usize, 0);
+            file.write(&piece, at)?;
+            at += piece.len() as u64;
+        }
+        let len = file.len()?;
+        if len == *end || len < u64::from(options.segment_bytes) {
+            // The length of a file that grows may be forgotten as well. A longer one makes it certain; without room for
+            // that, the machine has to survive until the next group.
+            match file.write(&[0; ALIGNMENT as usize], len) {
+                Err(error) if is_full(&error) => {}
+                written => written?,
+            }
+        }
+        file.sync()?;
         let synced = self.fs.sync_dir(self.dir);
         synced.map_err(|error| io_error("sync of the raft log's folder", self.dir, error))
     }
@@ -228,22 +235,20 @@ impl<'a> Recovery<'a> {
         let oldest = self.segments.first().map_or(1, |first| first.name);
         let mut segments = Segments::default();
         let mut end = End { next_number: 1, tail: None, open: None };
-        for Found { name, file, contents, .. } in self.segments {
+        for Found { name, next, file, contents } in self.segments {
             let len = file.len()?;
             let file = Arc::new(file);
-            let capacity = match &contents {
-                Some(contents) if !contents.is_sealed => {
-                    // A group in a segment of its own size may have left no more room than for the footer.
-                    let footer = (contents.groups.len() + format::FRAME_BYTES) as u64;
-                    len.max(u64::from(options.segment_bytes)).max(contents.end + footer)
-                }
-                _ => len,
-            };
+            let mut capacity = len;
+            if let (None, Some(contents)) = (next, &contents) {
+                // A group in a segment of its own size may have left no more room than for the footer.
+                let footer = (contents.groups.len() + format::FRAME_BYTES) as u64;
+                capacity = len.max(u64::from(options.segment_bytes)).max(contents.end + footer);
+            }
             let capacity = u32::try_from(capacity)
                 .map_err(|_| file.damaged(0, format!("a segment can't have {len} bytes")))?;
             let held = BTreeMap::new();
             let ordinal = segments.push(Segment { name, capacity, file: Some(file.clone()), held });
-            if let Some(contents) = contents {
+            if let (None, Some(contents)) = (next, contents) {
                 end = End::new(ordinal, name, capacity, file, contents);
             }
         }
@@ -280,9 +285,6 @@ impl End {
         contents: Contents,
     ) -> End {
         let next_number = contents.last.map_or(name, |last| last.number + 1);
-        if contents.is_sealed {
-            return End { next_number, tail: None, open: None };
-        }
         let Contents { groups: footer, end: offset, .. } = contents;
         let tail = Tail { segment, name, capacity, offset, footer: footer.len() as u64 };
         let open = OpenSegment {

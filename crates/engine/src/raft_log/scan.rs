@@ -1,8 +1,8 @@
 //! Reads what a segment holds: from its footer, else group by group.
 //!
 //! A group is written after the sync of the one before has returned. So anything whole behind a bad group proves that
-//! the bad one was durable, and is damaged; so does a segment that begins with a later number, and a footer. A bad group
-//! without such a witness was torn by a crash.
+//! the bad one was durable, and is damaged; and so does a segment that begins with a later number. A bad group without such
+//! a witness was torn by a crash.
 
 use types::codec::{DecodeError, Reader};
 
@@ -22,8 +22,6 @@ pub(super) struct Contents {
     /// Where they end.
     pub(super) end: u64,
     pub(super) last: Option<LastGroup>,
-    /// It has a footer, or half of one: nothing may be appended.
-    pub(super) is_sealed: bool,
     /// Bytes behind the end that must not be taken for a group once more.
     pub(super) torn_bytes: u64,
 }
@@ -57,20 +55,22 @@ pub(super) fn read(file: &SegmentFile, name: u64, next: Option<u64>) -> Result<C
         return Err(file.damaged(0, format!("a segment can't have {len} bytes")));
     }
     let footer = footer_frame(file, name, len)?;
-    // Whoever comes behind knows which group was the last one here.
-    let last = match (next, &footer) {
-        (Some(next), _) => Some(next - 1),
-        (None, Some(frame)) => Some(frame.number),
-        (None, None) => None,
+    let Some(next) = next else {
+        // A footer is written once the next segment has its name for certain.
+        return match footer {
+            Some(_) => Err(file.damaged(len, "the segment behind this one is missing")),
+            None => Scan::new(file, name, len).run(None),
+        };
     };
-    if let Some(frame) = &footer
-        && Some(frame.number) == last
-        && let Some(contents) = read_footer(file, len, frame)?
+    // Whoever comes behind knows which group was the last one here.
+    let last = next - 1;
+    if let Some(frame) = footer
+        && frame.number == last
+        && let Some(contents) = read_footer(file, len, &frame)?
     {
         return Ok(contents);
     }
-    let contents = Scan::new(file, name, len).run(last)?;
-    Ok(Contents { is_sealed: footer.is_some(), ..contents })
+    Scan::new(file, name, len).run(Some(last))
 }
 
 /// The frame at the end of a file that has a footer.
@@ -94,13 +94,7 @@ fn read_footer(file: &SegmentFile, len: u64, frame: &Frame) -> Result<Option<Con
     if crc32c::crc32c_append(frame.body_seed(), &groups) != frame.body_crc {
         return Ok(None);
     }
-    let mut contents = Contents {
-        groups,
-        end: u64::from(frame.offset),
-        last: None,
-        is_sealed: true,
-        torn_bytes: 0,
-    };
+    let mut contents = Contents { groups, end: u64::from(frame.offset), last: None, torn_bytes: 0 };
     let mut last = None;
     for group in contents.groups() {
         last = Some(group.map_err(|error| file.damaged(len, error))?.offset);

@@ -9,7 +9,7 @@ use engine::raft_log::{Error, LogBatch, LogEntry, Options, RaftLog};
 use runtime::{Rng, sim::SimFs, task};
 use types::Bytes;
 
-use crate::model::{Model, open, small};
+use crate::model::{Model, batch, open, small};
 
 const READERS: u64 = 3;
 
@@ -73,6 +73,39 @@ fn readers_get_what_was_appended_however_segments_come_and_go() {
     let statistics = log.statistics();
     println!("{read} entries read, {statistics:?}");
     assert!(0 < statistics.rewritten_bytes && 0 < statistics.spares_used);
+}
+
+#[test]
+fn what_changes_while_it_is_written_again_stays_changed() {
+    let fs = SimFs::new();
+    let options = Options { cache_bytes: 0, ..small() };
+    let (log, mut writer) = open(&fs, &options).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let appender = {
+        let (log, done) = (log.clone(), done.clone());
+        task::spawn("appender", move || {
+            let (mut rng, mut model) = (Rng::new(1), Model::default());
+            for _ in 0..4000 {
+                let ops = model.random_ops(&mut rng, |rng| rng.range(0..60) as usize);
+                log.append(batch(&ops)).unwrap();
+                model.apply(&ops);
+            }
+            done.store(true, Ordering::Relaxed);
+            model
+        })
+        .unwrap()
+    };
+    while !done.load(Ordering::Relaxed) {
+        writer.sync().unwrap();
+        writer.maintain(1000).unwrap();
+    }
+    let model = appender.join().unwrap();
+    writer.sync().unwrap();
+    while writer.maintain(1000).unwrap().more {}
+    assert_eq!(Model::of(&log).unwrap(), model);
+    assert!(0 < log.statistics().rewritten_bytes);
+    let (log, _writer) = open(&fs, &options).unwrap();
+    assert_eq!(Model::of(&log).unwrap(), model);
 }
 
 #[test]
