@@ -36,6 +36,7 @@ pub mod memory;
 mod middle;
 mod open;
 mod poison;
+pub mod raft_log;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 mod row_cache;
