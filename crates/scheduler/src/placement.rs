@@ -6,10 +6,7 @@
 //!
 //! After a start nothing is decided before most regions have reported: the log knows where they were, not how they are.
 
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use runtime::Rng;
 use types::{Bytes, PeerId, RegionId, StoreId, limits, marks::mutant};
@@ -275,10 +272,7 @@ impl Scheduler {
     }
 
     /// Lets a balancer find moves; says whether it found any.
-    fn begin_moves(
-        &mut self,
-        balance: impl Fn(&Picture<'_>, &mut Rng) -> Option<Plan>,
-    ) -> bool {
+    fn begin_moves(&mut self, balance: impl Fn(&Picture<'_>, &mut Rng) -> Option<Plan>) -> bool {
         let mut begun = 0;
         while begun < MOVES_PER_TICK {
             let mut rng = self.placement.rng.clone();

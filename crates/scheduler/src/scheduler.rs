@@ -326,9 +326,7 @@ impl Scheduler {
         let acknowledged = self.rests_on.regions;
         Ok(match self.next_order(id) {
             None => Answer { value: None, after: acknowledged },
-            Some((order, after)) => {
-                Answer { value: Some(order), after: acknowledged.max(after) }
-            }
+            Some((order, after)) => Answer { value: Some(order), after: acknowledged.max(after) },
         })
     }
 

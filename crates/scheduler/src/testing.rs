@@ -81,7 +81,7 @@ pub fn execute(
     new_peers_lag: bool,
 ) -> Result<(), &'static str> {
     let was_joint = info.is_joint();
-    match instruction {
+    let done = match instruction {
         Instruction::ChangePeer(_) if was_joint => Err("the region is in a joint state"),
         Instruction::ChangePeer(change) => change_peer(info, *change, new_peers_lag),
         Instruction::ChangePeers(changes) if changes.is_empty() => leave_joint(info),
@@ -103,7 +103,10 @@ pub fn execute(
             Ok(())
         }
         Instruction::Split { .. } => Err("splits are not done here"),
-    }
+    };
+    let leader = info.leader.map(|leader| leader.id);
+    info.leader = info.region.peers.iter().find(|peer| Some(peer.id) == leader).copied();
+    done
 }
 
 fn change_peer(

@@ -26,12 +26,7 @@ fn plan(region: &RegionInfo, desc: &'static str, change: Change) -> Plan {
 }
 
 /// Up to [`TRIES`] regions in which `store` has that part, taken at random.
-fn draw(
-    picture: &Picture<'_>,
-    store: StoreId,
-    part: Part,
-    rng: &mut Rng,
-) -> Vec<RegionId> {
+fn draw(picture: &Picture<'_>, store: StoreId, part: Part, rng: &mut Rng) -> Vec<RegionId> {
     let all = picture.regions.on_store(store, part);
     if all.is_empty() {
         return Vec::new();

@@ -96,13 +96,14 @@ fn worst(picture: &Picture<'_>, region: &RegionInfo, voters: &[&Peer]) -> Option
         .iter()
         .filter(|peer| {
             let rest = voters.iter().filter(|other| other.id != peer.id);
-            health.has_majority(region, rest.copied())
-                || mutant!("removals_ignore_the_majority")
+            health.has_majority(region, rest.copied()) || mutant!("removals_ignore_the_majority")
         })
-        .max_by_key(|peer| if mutant!("removals_ignore_health") {
-            (false, false, false, picture.load(peer.store_id).weight)
-        } else {
-            rank(peer)
+        .max_by_key(|peer| {
+            if mutant!("removals_ignore_health") {
+                (false, false, false, picture.load(peer.store_id).weight)
+            } else {
+                rank(peer)
+            }
         })?;
     let store = worst.store_id;
     let is_bad = health.is_lost(region, worst) || health.is_leaving(worst);

@@ -205,6 +205,13 @@ impl Cluster {
         {
             return Err(stale(&known.region));
         }
+        // Nothing of the region has changed since, but another has led it.
+        if let Some(known) = known
+            && region.epoch == known.region.epoch
+            && report.term < known.term
+        {
+            return Err(stale(&known.region));
+        }
         if known.is_none_or(|known| known.region.range != region.range) {
             for other in
                 self.regions.overlapping(&region.range).filter(|other| other.region.id != region.id)

@@ -49,8 +49,7 @@ impl<'a> Picture<'a> {
         let held = |(&id, known): (&StoreId, &super::KnownStore)| {
             let regions = &cluster.regions;
             let (weight, leaders) = (regions.weight_of(id), regions.of_store(id).leaders);
-            let load =
-                Load { weight: signed(weight), leaders: signed(leaders), ..Load::default() };
+            let load = Load { weight: signed(weight), leaders: signed(leaders), ..Load::default() };
             (known.store.state != StoreState::Tombstone).then_some((id, load))
         };
         let mut loads: BTreeMap<StoreId, Load> = cluster.stores.iter().filter_map(held).collect();

@@ -140,12 +140,13 @@ impl Operators {
     /// Gives up what takes too long, asks again for what was asked long ago, and forgets what ended long ago.
     pub(crate) fn on_tick(&mut self, regions: &RegionTree, health: &Health<'_>, now: Duration) {
         self.finished.retain(|_, (_, end)| now.saturating_sub(*end) < OPERATOR_RECORD_TTL);
-        let due: Vec<RegionId> = self
-            .running
-            .values()
-            .filter(|operator| operator.next_push <= now || operator.is_late(now))
-            .map(|operator| operator.region)
-            .collect();
+        let needs_care = |operator: &&Operator| {
+            operator.next_push <= now
+                || operator.is_late(now)
+                || regions.get(operator.region).is_none()
+        };
+        let due = self.running.values().filter(needs_care);
+        let due: Vec<RegionId> = due.map(|operator| operator.region).collect();
         for id in due {
             let operator = self.running.get_mut(&id).expect("it is running");
             operator.next_push = now + PUSH_INTERVAL;

@@ -326,9 +326,11 @@ impl Operator {
         // A peer that was added still needs its data, from a snapshot as a rule.
         for step in &self.steps {
             let (Step::AddLearner { peer } | Step::AddPeer { peer }) = step else { continue };
-            let has_caught_up = region.region.peers.iter().any(|known| {
-                known.id == peer.id && known.role != PeerRole::Learner
-            });
+            let has_caught_up = region
+                .region
+                .peers
+                .iter()
+                .any(|known| known.id == peer.id && known.role != PeerRole::Learner);
             if !has_caught_up {
                 change(peer.store_id, &|load| load.adding += 1);
             }

@@ -197,9 +197,10 @@ impl Step {
                 }
             }
             Step::TransferLeader { to, .. } => {
-                let voter = region.region.peer_on(*to).filter(|peer| {
-                    matches!(peer.role, PeerRole::Voter | PeerRole::IncomingVoter)
-                });
+                let voter = region
+                    .region
+                    .peer_on(*to)
+                    .filter(|peer| matches!(peer.role, PeerRole::Voter | PeerRole::IncomingVoter));
                 let Some(voter) = voter else {
                     return Permission::Never("there is no voter to lead");
                 };

@@ -105,7 +105,8 @@ impl SchedulerHandle {
         mut options: Options,
     ) -> Result<SchedulerHandle> {
         let locked = LockedDir::lock(Arc::clone(&fs), dir)?;
-        let (data_dir, mut scheduler, storage) = if locked.is_new() && Storage::is_begun(&*fs, dir)? {
+        let (data_dir, mut scheduler, storage) = if locked.is_new() && Storage::is_begun(&*fs, dir)?
+        {
             // A creation that was cut short just before its last step, or FORMAT was removed: never begin again over
             // what may be a cluster's ids and timestamps.
             let (scheduler, storage) = recover(fs, dir, options.log_bytes)?;

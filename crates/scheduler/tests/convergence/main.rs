@@ -1,0 +1,99 @@
+//! Random clusters of stores that come, die, come back and are sent away, while heartbeats and orders are lost, late
+//! and out of order and the scheduler is restarted: in the end every region has its replicas on stores that are there,
+//! stores hold about the same, and nothing moves any more. On the way the scheduler never takes a majority away, never
+//! uses an id twice, and never does what the known bugs in `scheduler::MUTANTS` do: each of them is switched on to see
+//! that it is found.
+//!
+//! A run is a function of its seed. `CONVERGENCE_SEEDS=1000` runs more of them, `CONVERGENCE_FROM=77` begins elsewhere,
+//! `CONVERGENCE_TRACE=1` prints every event.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod chaos;
+mod checks;
+mod group;
+mod world;
+
+use std::{
+    collections::BTreeMap,
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use types::marks;
+
+use world::World;
+
+/// Rare events that a run of many seeds must have seen, or it proves less than it says.
+const REQUIRED: [&str; 5] = [
+    "a leader that loses its vote is found in a joint state",
+    "an operator ends because its region was split",
+    "an operator ends because somebody else changed the peers",
+    "an operator takes too long",
+    "a removal waits for a majority",
+];
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
+}
+
+/// What is wrong with this seed, if anything.
+fn run(seed: u64) -> Result<World, String> {
+    let run = || {
+        let mut world = World::new(seed);
+        world.run();
+        world
+    };
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_default()
+    })
+}
+
+#[test]
+fn clusters_converge_whatever_happens() {
+    let (from, seeds) = (number("CONVERGENCE_FROM", 1), number("CONVERGENCE_SEEDS", 24));
+    marks::set_mutant(None);
+    marks::take_counts();
+    let mut done = BTreeMap::new();
+    for seed in from..from + seeds {
+        let world = run(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        for (what, times) in world.counts {
+            *done.entry(what).or_insert(0) += times;
+        }
+    }
+    let marks = marks::take_counts();
+    println!("{seeds} seeds: {done:?}, {marks:?}");
+    if seeds >= 24 {
+        for mark in REQUIRED {
+            assert!(marks.contains_key(mark), "it never happened that {mark}");
+        }
+    }
+}
+
+#[test]
+fn known_bugs_are_found() {
+    // What a violation looks like is the point here, not its trace.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut found = Vec::new();
+    let mut missed = Vec::new();
+    for (name, breaks) in scheduler::MUTANTS {
+        marks::set_mutant(Some(name));
+        let violation = (1..=40).find_map(|seed| Some((seed, run(seed).err()?)));
+        match violation {
+            Some((seed, what)) => found.push(format!("{name}: seed {seed}: {what}")),
+            None => missed.push(format!("{name}: {breaks}")),
+        }
+    }
+    marks::set_mutant(None);
+    let _ = std::panic::take_hook();
+    println!("{}", found.join("\n"));
+    assert!(missed.is_empty(), "not found:\n{}", missed.join("\n"));
+    assert!(15 <= found.len());
+}
+
+#[test]
+fn a_seed_is_one_run() {
+    let end = |seed| run(seed).map(|world| (world.counts, world.scheduler.position()));
+    assert_eq!(end(3), end(3));
+}
