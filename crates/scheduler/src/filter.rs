@@ -13,8 +13,6 @@ pub enum Refusal {
     Down,
     /// It is silent.
     Disconnected,
-    /// It has not said how it is since the scheduler was started.
-    Unknown,
     /// It wants to be left alone.
     Busy,
     /// Its disk is nearly full.
@@ -34,7 +32,6 @@ impl Refusal {
             Refusal::NotUp => "not up",
             Refusal::Down => "down",
             Refusal::Disconnected => "disconnected",
-            Refusal::Unknown => "never heard of",
             Refusal::Busy => "busy",
             Refusal::LowSpace => "low on space",
             Refusal::Snapshots => "too many snapshots",
@@ -85,11 +82,13 @@ impl Picture<'_> {
         if known.store.state != StoreState::Up {
             return Some(Refusal::NotUp);
         }
-        match (self.health.liveness(store), &known.stats) {
-            (Liveness::Down, _) => Some(Refusal::Down),
-            (Liveness::Disconnected, _) => Some(Refusal::Disconnected),
-            (Liveness::Serving, None) => Some(Refusal::Unknown),
-            (Liveness::Serving, Some(stats)) => stats.is_busy.then_some(Refusal::Busy),
+        match self.health.liveness(store) {
+            Liveness::Down => Some(Refusal::Down),
+            Liveness::Disconnected => Some(Refusal::Disconnected),
+            Liveness::Serving => {
+                let is_busy = known.stats.as_ref().is_some_and(|stats| stats.is_busy);
+                is_busy.then_some(Refusal::Busy)
+            }
         }
     }
 

@@ -260,7 +260,14 @@ impl Scheduler {
     }
 
     fn balance(&mut self) {
-        let now = self.placement.now;
+        let Placement { config, now, started, .. } = &self.placement;
+        let now = *now;
+        let waited = now.saturating_sub(started.unwrap_or(now));
+        let regions = &self.cluster.regions;
+        // A region that has not reported has no size, and stores that hold such seem to be emptier than they are.
+        if regions.reported() < regions.len() && waited < config.prepare_timeout {
+            return;
+        }
         if self.placement.leader_pace.next <= now {
             let has_found = self.begin_moves(balance_leader);
             self.placement.leader_pace.tried(now, has_found);

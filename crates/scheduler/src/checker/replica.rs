@@ -14,7 +14,7 @@
 use types::{Peer, PeerRole, StoreId, marks::mutant};
 
 use crate::{
-    cluster::{Picture, RegionInfo},
+    cluster::{Liveness, Picture, RegionInfo},
     operator::{Cause, Change, Plan, Priority},
 };
 
@@ -83,28 +83,29 @@ fn find(picture: &Picture<'_>, region: &RegionInfo) -> Option<(&'static str, Cha
     Some((desc, Change::Replace { from: bad.store_id, to }))
 }
 
-/// The store of the voter that is missed least: one that is lost, one that is on its way out, one that has not caught
-/// up, the one on the store that holds most. What is left must be a majority.
+/// The store of the voter that is missed least: one that is lost, one that is on its way out, one on a silent store, one
+/// that has not caught up, the one on the store that holds most. What is left must have a majority.
 fn worst(picture: &Picture<'_>, region: &RegionInfo, voters: &[&Peer]) -> Option<StoreId> {
     let health = &picture.health;
     let rank = |peer: &Peer| {
         let weight = picture.load(peer.store_id).weight;
-        let is_lost = health.is_lost(region, peer);
-        (is_lost, health.is_leaving(peer), !health.is_healthy(region, peer), weight)
+        if mutant!("removals_ignore_health") {
+            return ([false; 4], weight);
+        }
+        let is_silent = health.liveness(peer.store_id) != Liveness::Serving;
+        let faults = [
+            health.is_lost(region, peer),
+            health.is_leaving(peer),
+            is_silent,
+            !health.is_healthy(region, peer),
+        ];
+        (faults, weight)
     };
-    let worst = voters
-        .iter()
-        .filter(|peer| {
-            let rest = voters.iter().filter(|other| other.id != peer.id);
-            health.has_majority(region, rest.copied()) || mutant!("removals_ignore_the_majority")
-        })
-        .max_by_key(|peer| {
-            if mutant!("removals_ignore_health") {
-                (false, false, false, picture.load(peer.store_id).weight)
-            } else {
-                rank(peer)
-            }
-        })?;
+    let may_go = |peer: &Peer| {
+        let rest = voters.iter().copied().filter(|other| other.id != peer.id);
+        health.has_majority(region, rest) || mutant!("removals_ignore_the_majority")
+    };
+    let worst = voters.iter().filter(|peer| may_go(peer)).max_by_key(|peer| rank(peer))?;
     let store = worst.store_id;
     let is_bad = health.is_lost(region, worst) || health.is_leaving(worst);
     (is_bad || picture.refuses_removal(store).is_none()).then_some(store)

@@ -19,7 +19,7 @@ use crate::ScheduleConfig;
 pub enum Liveness {
     /// It was heard of recently.
     Serving,
-    /// It missed a heartbeat or two: nothing new goes there, and nothing is taken away.
+    /// It missed a heartbeat or two, or has not sent any: nothing new goes there, and nothing is taken away.
     Disconnected,
     /// It counts as gone, though it may come back.
     Down,
@@ -48,16 +48,24 @@ impl<'a> Health<'a> {
         self.store(id).map(|known| known.store.state)
     }
 
-    /// What its last heartbeat says. A store that was never heard of counts from when it registered, or from the start
-    /// of the scheduler.
+    /// How long it has not been heard of: since its last heartbeat, or since it registered or the scheduler started.
+    fn silence(&self, id: StoreId) -> Duration {
+        let heard = self.store(id).and_then(|known| known.heard);
+        self.now.saturating_sub(heard.unwrap_or(self.now))
+    }
+
+    /// Whether it should have been heard of.
+    pub(crate) fn is_silent(&self, id: StoreId) -> bool {
+        self.config.store_disconnect_time < self.silence(id)
+    }
+
+    /// What its last heartbeat says. Before the first one nothing is expected of a store, and nothing held against it.
     pub(crate) fn liveness(&self, id: StoreId) -> Liveness {
-        let Some(heard) = self.store(id).and_then(|known| known.heard) else {
-            return Liveness::Serving;
-        };
-        let silence = self.now.saturating_sub(heard);
+        let silence = self.silence(id);
+        let is_known = self.store(id).is_some_and(|known| known.stats.is_some());
         if self.config.max_store_down_time < silence {
             Liveness::Down
-        } else if self.config.store_disconnect_time < silence {
+        } else if self.is_silent(id) || !is_known {
             if mutant!("silence_is_death") { Liveness::Down } else { Liveness::Disconnected }
         } else {
             Liveness::Serving

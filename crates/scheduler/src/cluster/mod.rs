@@ -150,8 +150,8 @@ impl Cluster {
                 continue;
             }
             // A machine that lost its disk comes back with a new id. Of what was there nothing is missing.
-            let is_over = self.regions.of_store(other.id).regions == 0
-                && health.liveness(other.id) != Liveness::Serving;
+            let is_over =
+                self.regions.of_store(other.id).regions == 0 && health.is_silent(other.id);
             if !is_over {
                 return Err(Error::AddressTaken { address: store.address, owner: other.id });
             }

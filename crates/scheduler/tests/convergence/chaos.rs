@@ -19,19 +19,21 @@ const REGIONS_MAX: usize = 24;
 impl World {
     /// One thing happens.
     pub(crate) fn chaos(&mut self) {
-        match self.rng.range(0..28) {
-            0..=4 => self.join(),
-            5..=9 => self.ask_split(),
+        match self.rng.range(0..33) {
+            0..=3 => self.join(),
+            4..=9 => self.ask_split(),
             10..=12 => self.kill_one(),
             13 => self.cut_off(),
             14..=15 => self.send_away(),
             16 => self.call_back(),
             17..=18 => self.change_replicas(),
-            19..=20 => self.meddle(),
+            19..=20 | 28..=29 => self.meddle(),
+            30..=31 => self.crash_with_new_ids(),
             21..=23 => self.crash_scheduler(),
             24..=25 => self.burn_ids(),
             26 => self.forget(),
-            _ => self.squeeze(),
+            27 | 32 => self.squeeze(),
+            other => unreachable!("{other} is drawn"),
         }
     }
 
@@ -90,7 +92,7 @@ impl World {
         self.start_machine(id);
     }
 
-    fn ask_split(&mut self) {
+    pub(crate) fn ask_split(&mut self) {
         let id = self.pick_region();
         let region = self.groups[&id].info.region.clone();
         if REGIONS_MAX <= self.groups.len() {
@@ -116,26 +118,29 @@ impl World {
         }
     }
 
-    fn kill(&mut self, id: StoreId) -> bool {
+    fn kill(&mut self, id: StoreId) {
         if !self.machines[&id].is_alive() || !self.can_do_without(&[id]) {
-            return false;
+            return;
         }
+        self.stop(id);
+        let back = match self.rng.range(0..3) {
+            0 => self.seconds(5..60),
+            1 => self.seconds(DOWN.as_secs() / 2..2 * DOWN.as_secs()),
+            _ => return,
+        };
+        self.after(back, Event::Return(id));
+    }
+
+    fn stop(&mut self, id: StoreId) {
         self.count("machines killed");
-        self.machines.get_mut(&id).unwrap().died = Some(self.now);
+        self.stop_machine(id);
         let led = |group: &Group| group.info.leader.is_some_and(|leader| leader.store_id == id);
         let led: Vec<RegionId> =
             self.groups.iter().filter(|(_, group)| led(group)).map(|(id, _)| *id).collect();
         for region in led {
-            let seconds = self.seconds(1..8);
-            self.after(seconds, Event::Elect(region));
+            let pause = self.seconds(1..8);
+            self.after(pause, Event::Elect(region));
         }
-        let back = match self.rng.range(0..3) {
-            0 => self.seconds(5..60),
-            1 => self.seconds(DOWN.as_secs() / 2..2 * DOWN.as_secs()),
-            _ => return true,
-        };
-        self.after(back, Event::Return(id));
-        true
     }
 
     /// A machine is well, but the scheduler does not hear of it for a while.
@@ -207,6 +212,20 @@ impl World {
         let _ = self.scheduler.alloc_id(count).unwrap();
     }
 
+    /// The scheduler stops before the ids that it uses for what has just come are durable.
+    fn crash_with_new_ids(&mut self) {
+        self.join();
+        let id = self.scheduler.alloc_id(1).unwrap().value.last;
+        self.make_durable();
+        let end = self.id_window_end();
+        if id + 1 < end {
+            let _ = self.scheduler.alloc_id((end - 1 - id) as u32).unwrap();
+        }
+        self.disk_stalls_until = self.now + 20 * SECOND;
+        let pause = self.seconds(6..18);
+        self.after(pause, Event::Crash);
+    }
+
     fn forget(&mut self) {
         let gone = self.scheduler.forget_tombstones().unwrap().value;
         for id in gone {
@@ -217,7 +236,7 @@ impl World {
 
     /// The worst that may happen at once: of five replicas two are silent and one is on its way out, and then two are
     /// too many.
-    fn squeeze(&mut self) {
+    pub(crate) fn squeeze(&mut self) {
         let full = |group: &Group| group.voters() == 5;
         let Some(group) = self.groups.values().find(|group| full(group)) else {
             let missing = 7_usize.saturating_sub(self.in_service().len());
@@ -225,7 +244,7 @@ impl World {
             self.set_max_replicas(5);
             self.make_durable();
             // Until then there may be five of them.
-            self.after(4 * MINUTE, Event::Chaos);
+            self.after(4 * MINUTE, Event::Squeeze);
             return;
         };
         let stores: Vec<StoreId> = group.peers().iter().map(|peer| peer.store_id).collect();
@@ -233,8 +252,11 @@ impl World {
         let followers: Vec<StoreId> =
             stores.into_iter().filter(|store| Some(*store) != leader).collect();
         let &[a, b, c, ..] = &followers[..] else { return };
-        if self.can_do_without(&[a, b]) && self.kill(a) && self.kill(b) {
+        let are_alive = self.machines[&a].is_alive() && self.machines[&b].is_alive();
+        if are_alive && self.can_do_without(&[a, b]) {
             self.count("squeezes");
+            self.stop(a);
+            self.stop(b);
             if self.state(c) == Some(StoreState::Up) {
                 let _ = self.scheduler.remove_store(c).unwrap();
             }
@@ -242,10 +264,11 @@ impl World {
             self.let_pass(40 * SECOND);
             self.set_max_replicas(3);
             self.make_durable();
+            self.after(2 * MINUTE, Event::Return(a));
         }
     }
 
-    fn let_pass(&mut self, time: Duration) {
+    pub(crate) fn let_pass(&mut self, time: Duration) {
         let end = self.now + time;
         self.run_until(end, |_| false);
     }

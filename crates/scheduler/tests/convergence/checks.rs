@@ -131,13 +131,15 @@ impl World {
             assert!(goes_on, "region {} goes back from {known} to {epoch}", info.region.id);
             *known = epoch;
         }
-        // Whatever is found by key is no older than what was found there before.
+        // Without merges the version of a key's region only grows.
         for group in self.groups.values() {
-            let found = self.scheduler.get_region(&group.info.region.range.start).unwrap().value;
-            if let Some(found) = found {
-                let real = group.info.region.epoch;
-                assert!(found.region.epoch.version <= real.version, "{found:?} is not true yet");
-            }
+            let key = &group.info.region.range.start;
+            let Some(found) = self.scheduler.get_region(key).unwrap().value else { continue };
+            let version = found.region.epoch.version;
+            assert!(version <= group.info.region.epoch.version, "{found:?} is not true yet");
+            let known = self.known_versions.entry(key.clone()).or_insert(version);
+            assert!(*known <= version, "a key goes back from version {known} to {found:?}");
+            *known = version;
         }
     }
 
@@ -148,25 +150,57 @@ impl World {
             if let (0, Some(Step::AddLearner { peer })) = (operator.done, operator.steps.first()) {
                 *adding.entry(peer.store_id).or_default() += 1;
             }
-            if operator.desc == "replace-down-replica" {
-                let gone = operator.steps.iter().find_map(|step| match step {
-                    Step::RemovePeer { peer } => Some(peer.store_id),
-                    _ => None,
-                });
-                let machine = &self.machines[&gone.unwrap()];
-                let silent =
-                    self.now - machine.died.map_or(machine.heard, |died| died.min(machine.heard));
-                let given_up = DOWN <= silent + SECOND
-                    || self.state(gone.unwrap()) == Some(StoreState::Tombstone);
-                // It may have come back since.
-                let is_new = operator.done == 0 && machine.died.is_some();
-                assert!(!is_new || given_up, "given up after {silent:?}: {operator:?}");
-            }
+        }
+        for operator in running.iter().filter(|operator| operator.desc == "replace-down-replica") {
+            self.check_replacement(operator);
+        }
+        for operator in running.iter().filter(|operator| operator.desc == "remove-extra-replica") {
+            self.check_removal(operator);
         }
         for (store, count) in adding {
             let limit = self.config.store_add_limit;
             assert!(count <= limit, "{count} peers are on their way to store {store}");
         }
+    }
+
+    /// A store is given up when it was silent for long. Judged when that is decided.
+    fn check_replacement(&mut self, operator: &OperatorInfo) {
+        let (Some(Step::AddLearner { peer: new }), Some(Step::RemovePeer { peer: gone })) =
+            (operator.steps.first(), operator.steps.last())
+        else {
+            return;
+        };
+        if !self.judged.insert(new.id) {
+            return;
+        }
+        let machine = &self.machines[&gone.store_id];
+        let silence = self.now - machine.missed_since(self.now).min(machine.heard);
+        let is_gone = self.state(gone.store_id) == Some(StoreState::Tombstone);
+        assert!(is_gone || DOWN <= silence + SECOND, "given up after {silence:?}: {operator:?}");
+    }
+
+    /// Of too many peers those go first that are not there. Judged when the removal is decided.
+    fn check_removal(&mut self, operator: &OperatorInfo) {
+        let Some(&Step::RemovePeer { peer: gone }) = operator.steps.last() else { return };
+        if !self.judged.insert(gone.id) {
+            return;
+        }
+        let known = self.scheduler.get_region_by_id(operator.region).unwrap().value.unwrap();
+        let voters = known.region.peers.iter().filter(|peer| peer.role == PeerRole::Voter);
+        let dead: Vec<&Peer> = voters
+            .filter(|peer| {
+                let machine = &self.machines[&peer.store_id];
+                machine.died.is_some_and(|died| GRACE < self.now - died.max(machine.heard))
+            })
+            .collect();
+        let machine = &self.machines[&gone.store_id];
+        let was_there = machine.is_alive()
+            && self.now - machine.heard < 15 * SECOND
+            && self.state(gone.store_id) == Some(StoreState::Up);
+        assert!(
+            dead.is_empty() || !was_there,
+            "{dead:?} are dead, and another is removed: {operator:?}"
+        );
     }
 
     /// A store that is gone for good holds nothing.

@@ -13,7 +13,8 @@ use scheduler::{
     ScheduleConfig, Scheduler, SplitIds, Store, StoreStats, testing,
 };
 use types::{
-    ApiMode, ClusterId, KeyRange, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId, StoreId,
+    ApiMode, Bytes, ClusterId, KeyRange, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId,
+    StoreId,
 };
 
 use crate::group::Group;
@@ -23,11 +24,15 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 /// When a store counts as down here.
 pub(crate) const DOWN: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
+const CLUSTER: ClusterId = ClusterId(7);
 
 /// A store as it really is.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {
     pub(crate) died: Option<Duration>,
+    /// When it died first, if it was not back for long since: reports of that may still be under way.
+    missed_since: Option<Duration>,
+    back_since: Duration,
     /// Until when nothing passes between it and the scheduler.
     pub(crate) cut_off_until: Duration,
     /// When the scheduler last heard of it.
@@ -35,6 +40,12 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Since when it may be missed; far away if it is not.
+    pub(crate) fn missed_since(&self, now: Duration) -> Duration {
+        let is_back = self.is_alive() && self.back_since + 90 * SECOND < now;
+        self.missed_since.filter(|_| !is_back).unwrap_or(now)
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         self.died.is_none()
     }
@@ -55,6 +66,8 @@ pub(crate) enum Event {
     Split(Box<Region>, SplitIds),
     SplitReport(Vec<Region>),
     Return(StoreId),
+    Crash,
+    Squeeze,
     Chaos,
 }
 
@@ -78,6 +91,10 @@ pub(crate) struct World {
     pub(crate) used_ids: BTreeMap<u64, String>,
     /// The epoch up to which each region was known.
     pub(crate) known_epochs: BTreeMap<RegionId, RegionEpoch>,
+    /// The version up to which the region of a key was known.
+    pub(crate) known_versions: BTreeMap<Bytes, u64>,
+    /// Peers whose removal was decided.
+    pub(crate) judged: BTreeSet<PeerId>,
     /// Peers that somebody else has put somewhere.
     pub(crate) meddled: BTreeSet<PeerId>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
@@ -87,6 +104,7 @@ pub(crate) struct World {
     log: Vec<Record>,
     pub(crate) durable: usize,
     held: Vec<Held>,
+    pub(crate) disk_stalls_until: Duration,
     loss: f64,
     delay: Duration,
     trace: bool,
@@ -95,7 +113,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> World {
         let mut rng = Rng::new(seed);
-        let scheduler = Scheduler::new(ClusterId(7), ApiMode::V1);
+        let scheduler = Scheduler::new(CLUSTER, ApiMode::V1);
         let config = ScheduleConfig {
             max_store_down_time: DOWN,
             prepare_timeout: MINUTE,
@@ -111,7 +129,7 @@ impl World {
         };
         let mut world = World {
             now: Duration::ZERO,
-            log: scheduler.snapshot(),
+            log: vec![Record::Created { cluster_id: CLUSTER, api_mode: ApiMode::V1 }],
             scheduler,
             max_replicas: 3,
             former_replicas: Vec::new(),
@@ -119,6 +137,8 @@ impl World {
             groups: BTreeMap::new(),
             used_ids: BTreeMap::new(),
             known_epochs: BTreeMap::new(),
+            known_versions: BTreeMap::new(),
+            judged: BTreeSet::new(),
             meddled: BTreeSet::new(),
             counts: BTreeMap::new(),
             config,
@@ -126,6 +146,7 @@ impl World {
             n_events: 0,
             durable: 1,
             held: Vec::new(),
+            disk_stalls_until: Duration::ZERO,
             loss: [0.0, 0.05, 0.15][rng.range(0..3) as usize],
             delay: Duration::from_millis([10, 500, 3000][rng.range(0..3) as usize]),
             trace: std::env::var("CONVERGENCE_TRACE").is_ok(),
@@ -134,6 +155,15 @@ impl World {
         world.configure();
         world.bootstrap();
         world
+    }
+
+    /// The first id that is not covered by what was recorded.
+    pub(crate) fn id_window_end(&self) -> u64 {
+        let window = |record: &Record| match record {
+            Record::IdWindow { end } => Some(*end),
+            _ => None,
+        };
+        self.log.iter().rev().find_map(window).unwrap()
     }
 
     /// Gives the scheduler what it does not record.
@@ -179,9 +209,14 @@ impl World {
 
     /// Chaos, then calm until everything is as it should be, then nothing moves.
     pub(crate) fn run(&mut self) {
+        for _ in 0..self.rng.range(0..14) {
+            self.let_pass(3 * SECOND);
+            self.ask_split();
+        }
         self.after(30 * SECOND, Event::Chaos);
         self.run_until(20 * MINUTE, |_| false);
-        self.queue.retain(|_, event| !matches!(event, Event::Chaos));
+        self.queue
+            .retain(|_, event| !matches!(event, Event::Chaos | Event::Crash | Event::Squeeze));
         self.calm_down();
         let deadline = self.now + 60 * MINUTE;
         self.run_until(deadline, |world| {
@@ -259,6 +294,8 @@ impl World {
                 assert!(answer.is_ok(), "a split is refused: {answer:?}");
             }
             Event::Return(id) => self.return_machine(id),
+            Event::Crash => self.crash_scheduler(),
+            Event::Squeeze => self.squeeze(),
             Event::Chaos => {
                 self.chaos();
                 let pause = self.seconds(5..90);
@@ -284,7 +321,8 @@ impl World {
         let records = self.scheduler.take_outbox();
         if !records.is_empty() {
             self.log.extend(records);
-            let delay = Duration::from_millis(self.rng.range(1..1500));
+            let stalled = self.disk_stalls_until.saturating_sub(self.now);
+            let delay = stalled + Duration::from_millis(self.rng.range(1..1500));
             self.after(delay, Event::Synced(self.log.len()));
         }
     }
@@ -342,6 +380,7 @@ impl World {
         let position = LogPosition(self.log.len() as u64);
         self.scheduler = Scheduler::recover(self.log.clone(), position).unwrap();
         self.known_epochs.clear();
+        self.known_versions.clear();
         for machine in self.machines.values_mut() {
             machine.heard = self.now;
         }
@@ -515,44 +554,67 @@ impl World {
 
     fn split(&mut self, asked: &Region, ids: &SplitIds) {
         let Some(group) = self.groups.get(&asked.id) else { return };
-        if group.info.region != *asked || !self.has_majority(group) || group.is_joint() {
+        let is_led = group.info.leader.is_some_and(|l| self.machines[&l.store_id].is_alive());
+        let may_split = is_led && self.has_majority(group) && !group.is_joint();
+        if group.info.region != *asked || !may_split {
             return;
         }
         let Some(middle) = middle(&asked.range) else { return };
         let now = self.now;
-        let mut right = group.clone();
-        right.info.region.epoch.version += 1;
-        right.info.approximate_size /= 2;
-        let mut left = right.clone();
-        left.info.region.id = ids.region;
-        left.info.region.range.end = middle.clone().into();
-        right.info.region.range.start = middle.into();
-        for (peer, &id) in left.info.region.peers.iter_mut().zip(&ids.peers) {
+        let before = group.report(self.now, |store| self.machines[&store].died);
+        let mut old = group.clone();
+        old.info.region.epoch.version += 1;
+        old.info.approximate_size /= 2;
+        let mut new = old.info.clone();
+        new.region.id = ids.region;
+        let new_is_left = self.rng.chance(0.5);
+        let (left, right) = match new_is_left {
+            true => (&mut new.region, &mut old.info.region),
+            false => (&mut old.info.region, &mut new.region),
+        };
+        left.range.end = middle.clone().into();
+        right.range.start = middle.into();
+        let regions = vec![left.clone(), right.clone()];
+        for (peer, &id) in new.region.peers.iter_mut().zip(&ids.peers) {
             peer.id = id;
         }
-        let on = |old: &Peer| left.info.region.peer_on(old.store_id).copied();
-        let leader = group.info.leader.and_then(|leader| on(&leader));
-        let had_data = group.peers().iter().filter(|peer| group.has_data(peer.id));
+        let on = |old: &Peer| new.region.peer_on(old.store_id).copied();
+        let had_data = old.peers().iter().filter(|peer| old.has_data(peer.id));
         let had_data = had_data.filter_map(on).map(|peer| peer.id).collect();
-        left.info.leader = leader;
-        left = Group { had_data, ..Group::new(left.info, now) };
-        let without: Vec<PeerId> = left.peers().iter().map(|peer| peer.id).collect();
-        for id in without {
-            if !left.had_data.contains(&id) {
-                left.lagging.insert(id, now);
+        new.leader = old.info.leader.and_then(|leader| on(&leader));
+        let mut new = Group { had_data, ..Group::new(new, now) };
+        let all: Vec<PeerId> = new.peers().iter().map(|peer| peer.id).collect();
+        for id in all {
+            if !new.had_data.contains(&id) {
+                new.lagging.insert(id, now);
                 self.after(5 * SECOND, Event::CatchUp(ids.region, id));
             }
         }
         self.count("splits");
-        let regions = vec![left.info.region.clone(), right.info.region.clone()];
-        self.groups.insert(ids.region, left);
-        self.groups.insert(asked.id, right);
+        self.groups.insert(ids.region, new);
+        self.groups.insert(asked.id, old);
+        self.after(Duration::ZERO, Event::RegionBeat(ids.region));
+        if self.rng.chance(0.3) {
+            // Of the old region nothing is heard but what it said before.
+            let late = self.seconds(1..20);
+            self.after(late, Event::RegionReport(Box::new(before)));
+            return;
+        }
         if !self.is_lost() {
             let delay = self.random_delay();
             self.after(delay, Event::SplitReport(regions));
         }
         self.report(asked.id);
-        self.after(Duration::ZERO, Event::RegionBeat(ids.region));
+    }
+
+    pub(crate) fn stop_machine(&mut self, id: StoreId) {
+        let now = self.now;
+        let machine = self.machines.get_mut(&id).unwrap();
+        if machine.back_since + 90 * SECOND < now {
+            machine.missed_since = None;
+        }
+        machine.missed_since.get_or_insert(now);
+        machine.died = Some(now);
     }
 
     /// A machine that was dead is back, with the data that it had.
@@ -561,6 +623,7 @@ impl World {
         if machine.died.take().is_none() {
             return;
         }
+        machine.back_since = self.now;
         self.count("machines back");
         let regions: Vec<RegionId> = self.groups.keys().copied().collect();
         for region in regions {
