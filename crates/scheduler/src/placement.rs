@@ -178,7 +178,10 @@ impl Scheduler {
 
     pub(crate) fn set_placement_time(&mut self, now: Duration) {
         self.placement.now = now;
-        self.placement.started.get_or_insert(now);
+        if self.placement.started.is_none() {
+            self.placement.started = Some(now);
+            self.cluster.regions.begin_time(now);
+        }
         for known in self.cluster.stores.values_mut() {
             known.heard.get_or_insert(now);
         }

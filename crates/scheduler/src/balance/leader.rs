@@ -25,6 +25,10 @@ pub(crate) fn balance(picture: &Picture<'_>, rng: &mut Rng) -> Option<Plan> {
         picture.stores().filter(|&store| picture.refuses_leader(store).is_none()).collect();
     sources.sort_by_key(|&store| Reverse(picture.load(store).leaders));
     targets.sort_by_key(|&store| picture.load(store).leaders);
+    let (&most, &least) = (sources.first()?, targets.first()?);
+    if picture.load(most).leaders - picture.load(least).leaders < least_difference(picture) {
+        return None;
+    }
     for i in 0..sources.len().max(targets.len()) {
         if let Some(&source) = sources.get(i)
             && let Some(found) = give(picture, source, rng)
@@ -42,6 +46,14 @@ pub(crate) fn balance(picture: &Picture<'_>, rng: &mut Rng) -> Option<Plan> {
 
 fn may_give(picture: &Picture<'_>, store: StoreId) -> bool {
     picture.health.liveness(store) == Liveness::Serving
+}
+
+/// Two stores must differ by at least this for a leader to be moved.
+fn least_difference(picture: &Picture<'_>) -> i64 {
+    if mutant!("balance_without_tolerance") {
+        return 1;
+    }
+    i64::try_from(picture.config.leader_tolerance.max(1)).unwrap_or(i64::MAX).saturating_mul(2)
 }
 
 fn give(picture: &Picture<'_>, source: StoreId, rng: &mut Rng) -> Option<Plan> {
@@ -66,18 +78,16 @@ fn transfer(
     source: StoreId,
     target: StoreId,
 ) -> Option<Plan> {
+    let difference = picture.load(source).leaders - picture.load(target).leaders;
+    if difference < least_difference(picture) {
+        return None;
+    }
     let peers = &region.region.peers;
     let may_move = picture.is_workable(region)
         && !region.is_joint()
         && peers.iter().all(|peer| picture.health.is_healthy(region, peer))
         && !picture.has_operator(region.region.id)
         && picture.refuses_leader(target).is_none();
-    let difference = picture.load(source).leaders - picture.load(target).leaders;
-    let least = i64::try_from(picture.config.leader_tolerance.max(1)).ok()?.checked_mul(2)?;
-    let is_worth_it = match mutant!("balance_without_tolerance") {
-        true => difference > 0,
-        false => least <= difference,
-    };
     let change = Change::TransferLeader { to: target };
-    (may_move && is_worth_it).then(|| plan(region, "balance-leader", change))
+    may_move.then(|| plan(region, "balance-leader", change))
 }

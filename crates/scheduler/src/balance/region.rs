@@ -9,8 +9,10 @@
 //! 6. The difference must be more than twice the region: afterwards the giver still holds more than the taker, so that
 //!    nothing is ever moved back.
 
+use std::cmp::Reverse;
+
 use runtime::Rng;
-use types::{StoreId, marks::mutant};
+use types::{StoreId, limits, marks::mutant};
 
 use super::{draw, plan};
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
 
 /// A move that makes stores more equal, if there is one among those that were tried.
 pub(crate) fn balance(picture: &Picture<'_>, rng: &mut Rng) -> Option<Plan> {
+    let weight = |store: StoreId| picture.load(store).weight;
     let takes_part = |store: &StoreId| {
         picture.health.state(*store) == Some(StoreState::Up)
             && picture.health.liveness(*store) != Liveness::Down
@@ -28,8 +31,14 @@ pub(crate) fn balance(picture: &Picture<'_>, rng: &mut Rng) -> Option<Plan> {
     if sources.len() < 2 {
         return None;
     }
-    sources.sort_by_key(|&store| std::cmp::Reverse(picture.load(store).weight));
+    sources.sort_by_key(|&store| Reverse(weight(store)));
+    let targets = sources.iter().filter(|&&store| picture.refuses_peer(store).is_none());
+    let lightest = targets.map(|&store| weight(store)).min()?;
     for source in sources {
+        // Where no region is light enough to be moved none has to be looked at, and the next stores hold less still.
+        if weight(source) - lightest <= least_difference(limits::REGION_WEIGHT_MIN) {
+            return None;
+        }
         if picture.refuses_removal(source).is_some() {
             continue;
         }
@@ -46,6 +55,14 @@ pub(crate) fn balance(picture: &Picture<'_>, rng: &mut Rng) -> Option<Plan> {
     None
 }
 
+/// Two stores must differ by more than this for a region of that weight to be moved.
+fn least_difference(weight: u64) -> i64 {
+    if mutant!("balance_without_tolerance") {
+        return 0;
+    }
+    i64::try_from(weight).unwrap_or(i64::MAX).saturating_mul(2)
+}
+
 /// Where the peer on `source` should go, if anywhere.
 fn target(picture: &Picture<'_>, region: &RegionInfo, source: StoreId) -> Option<StoreId> {
     let may_move = picture.is_workable(region)
@@ -57,12 +74,7 @@ fn target(picture: &Picture<'_>, region: &RegionInfo, source: StoreId) -> Option
     }
     let target = picture.best_target(region)?;
     let difference = picture.load(source).weight - picture.load(target).weight;
-    let least = i64::try_from(region.weight()).ok()?.checked_mul(2)?;
-    let is_worth_it = match mutant!("balance_without_tolerance") {
-        true => difference > 0,
-        false => least < difference,
-    };
-    is_worth_it.then_some(target)
+    (least_difference(region.weight()) < difference).then_some(target)
 }
 
 /// Whether the store that would send the new peer its data is sending enough already.

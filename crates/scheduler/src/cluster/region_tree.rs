@@ -257,6 +257,13 @@ impl RegionTree {
         known.reported_at = Some(now);
     }
 
+    /// The clock begins at `now`: what was reported before counts as reported then.
+    pub(crate) fn begin_time(&mut self, now: Duration) {
+        for known in self.by_start.values_mut() {
+            known.reported_at = known.reported_at.map(|_| now);
+        }
+    }
+
     fn remove(&mut self, id: RegionId) {
         let Some(start) = self.start_by_id.remove(&id) else { return };
         let known = self.by_start.remove(&start).expect("ids and starts name the same regions");

@@ -218,7 +218,7 @@ impl World {
         self.queue
             .retain(|_, event| !matches!(event, Event::Chaos | Event::Crash | Event::Squeeze));
         self.calm_down();
-        let deadline = self.now + 60 * MINUTE;
+        let deadline = self.now + 40 * MINUTE;
         self.run_until(deadline, |world| {
             !world.is_anybody_on_the_way() && world.unsettled().is_none()
         });
