@@ -11,7 +11,7 @@ use types::{
 use super::{Change, Plan, Step};
 use crate::{
     LogPosition,
-    cluster::{Picture, RegionInfo, is_joint},
+    cluster::{Liveness, Picture, RegionInfo, is_joint},
     config::ChangeStyle,
 };
 
@@ -134,6 +134,8 @@ fn replace(
     // The new voter can lead as well; the others are preferred because they can do so now.
     let next_leader = picture.best_leader(region, from);
     let transfer = |to| Step::TransferLeader { from, to };
+    let is_dead =
+        picture.health.is_lost(region, &old) || picture.health.liveness(from) != Liveness::Serving;
     let remove = Step::RemovePeer { peer: old };
     match style {
         ChangeStyle::Joint => {
@@ -149,7 +151,7 @@ fn replace(
             steps.push(remove);
         }
         // A voter without data beside one that does not answer: that may be no majority. So the dead one goes first.
-        ChangeStyle::Direct if !picture.health.is_healthy(region, &old) => steps.insert(0, remove),
+        ChangeStyle::Direct if is_dead => steps.insert(0, remove),
         ChangeStyle::Direct => {
             steps.extend(leads.then(|| transfer(next_leader.unwrap_or(to))));
             steps.push(remove);

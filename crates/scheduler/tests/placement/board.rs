@@ -175,10 +175,10 @@ impl Board {
         while self.now < end {
             self.now += Duration::from_millis(100);
             let before = self.scheduler.operators().value;
-            if self.now.as_millis() % 10_000 == 0 {
+            if self.now.as_millis().is_multiple_of(10_000) {
                 self.beat();
             }
-            if self.now.as_millis() % 60_000 == 0 {
+            if self.now.as_millis().is_multiple_of(60_000) {
                 self.report_all();
             }
             let at = (self.now - begin).as_secs_f64();
