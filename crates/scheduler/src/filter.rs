@@ -94,10 +94,8 @@ impl Picture<'_> {
 
     /// The best store for a new peer of a region: of those that may get one and have none, the one that holds least.
     pub(crate) fn best_target(&self, region: &RegionInfo) -> Option<StoreId> {
-        self.stores()
-            .filter(|&store| region.region.peer_on(store).is_none())
-            .filter(|&store| self.refuses_peer(store).is_none())
-            .min_by_key(|&store| self.load(store).weight)
+        let mut targets = self.targets().iter().copied();
+        targets.find(|&store| region.region.peer_on(store).is_none())
     }
 
     /// The best store to lead a region in place of `except`: of those with a healthy voter the one that leads least.

@@ -17,7 +17,7 @@ use crate::{
     balance::{balance_leader, balance_region},
     checker,
     cluster::{Health, Liveness, Picture},
-    operator::{Cause, Change, Draft, Operator, Operators, Plan, Priority, build},
+    operator::{Cause, Change, Class, Draft, Operator, Operators, Plan, Priority, build},
 };
 
 /// How often it is checked whether a store on its way out is empty.
@@ -250,7 +250,7 @@ impl Scheduler {
         }
         self.placement.cursor = next.unwrap_or_default();
         for planned in plans {
-            if !self.has_room_for(&planned) {
+            if !self.has_room_for(Class::Repair) {
                 break;
             }
             // What was begun since weighs on the stores: look again.
@@ -272,33 +272,36 @@ impl Scheduler {
             return;
         }
         if self.placement.leader_pace.next <= now {
-            let has_found = self.begin_moves(balance_leader);
+            let has_found = self.begin_moves(Class::MoveLeaders);
             self.placement.leader_pace.tried(now, has_found);
         }
         if self.placement.region_pace.next <= now {
-            let has_found = self.begin_moves(balance_region);
+            let has_found = self.begin_moves(Class::MovePeers);
             self.placement.region_pace.tried(now, has_found);
         }
     }
 
     /// Lets a balancer find moves; says whether it found any.
-    fn begin_moves(&mut self, balance: impl Fn(&Picture<'_>, &mut Rng) -> Option<Plan>) -> bool {
+    fn begin_moves(&mut self, class: Class) -> bool {
         let mut begun = 0;
-        while begun < MOVES_PER_TICK {
+        while begun < MOVES_PER_TICK && self.has_room_for(class) {
             let mut rng = self.placement.rng.clone();
-            let plan = balance(&self.picture(), &mut rng);
+            let plan = match class {
+                Class::MoveLeaders => balance_leader(&self.picture(), &mut rng),
+                Class::MovePeers => balance_region(&self.picture(), &mut rng),
+                Class::Repair | Class::Admin => unreachable!("balancers move peers and leaders"),
+            };
             self.placement.rng = rng;
             match plan {
-                Some(plan) if self.has_room_for(&plan) && self.carry_out(&plan) => begun += 1,
+                Some(plan) if self.carry_out(&plan) => begun += 1,
                 _ => break,
             }
         }
         begun > 0
     }
 
-    fn has_room_for(&self, plan: &Plan) -> bool {
-        let Placement { operators, config, .. } = &self.placement;
-        operators.has_room_for(plan.cause, plan.moves_peers(), config)
+    fn has_room_for(&self, class: Class) -> bool {
+        self.placement.operators.has_room_for(class, &self.placement.config)
     }
 
     /// Makes an operator of a plan, and says whether it has begun.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many regions are tried for a store: of those that come up some can't be moved.
-const TRIES: usize = 10;
+const TRIES: usize = 5;
 
 fn plan(region: &RegionInfo, desc: &'static str, change: Change) -> Plan {
     let (cause, priority) = (Cause::Balance, Priority::Normal);

@@ -32,8 +32,7 @@ pub(crate) fn balance(picture: &Picture<'_>, rng: &mut Rng) -> Option<Plan> {
         return None;
     }
     sources.sort_by_key(|&store| Reverse(weight(store)));
-    let targets = sources.iter().filter(|&&store| picture.refuses_peer(store).is_none());
-    let lightest = targets.map(|&store| weight(store)).min()?;
+    let lightest = weight(*picture.targets().first()?);
     for source in sources {
         // Where no region is light enough to be moved none has to be looked at, and the next stores hold less still.
         if weight(source) - lightest <= least_difference(limits::REGION_WEIGHT_MIN) {
@@ -65,16 +64,14 @@ fn least_difference(weight: u64) -> i64 {
 
 /// Where the peer on `source` should go, if anywhere.
 fn target(picture: &Picture<'_>, region: &RegionInfo, source: StoreId) -> Option<StoreId> {
-    let may_move = picture.is_workable(region)
-        && picture.is_settled(region, Some(source))
-        && !picture.has_operator(region.region.id)
-        && !snapshots_wait(picture, region);
-    if !may_move {
-        return None;
-    }
     let target = picture.best_target(region)?;
     let difference = picture.load(source).weight - picture.load(target).weight;
-    (least_difference(region.weight()) < difference).then_some(target)
+    let may_move = least_difference(region.weight()) < difference
+        && picture.is_settled(region, Some(source))
+        && picture.is_workable(region)
+        && !picture.has_operator(region.region.id)
+        && !snapshots_wait(picture, region);
+    may_move.then_some(target)
 }
 
 /// Whether the store that would send the new peer its data is sending enough already.

@@ -6,7 +6,7 @@
 //! What is under way counts as done: a peer that is being added weighs on its store from the moment the operator
 //! exists. Otherwise everything would go to the store that is empty now.
 
-use std::collections::BTreeMap;
+use std::{cell::OnceCell, collections::BTreeMap};
 
 use types::{PeerRole, RegionId, StoreId, marks::mutant};
 
@@ -23,6 +23,8 @@ pub(crate) struct Picture<'a> {
     pub(crate) max_replicas: usize,
     operators: &'a Operators,
     loads: BTreeMap<StoreId, Load>,
+    /// Stores that may get a new peer, the one that holds least in front. Worked out when it is first asked for.
+    targets: OnceCell<Vec<StoreId>>,
 }
 
 /// What a store holds once everything that is under way is done.
@@ -62,7 +64,8 @@ impl<'a> Picture<'a> {
             }
         }
         let (config, regions) = (health.config, &cluster.regions);
-        Picture { health, regions, config, max_replicas, operators, loads }
+        let targets = OnceCell::new();
+        Picture { health, regions, config, max_replicas, operators, loads, targets }
     }
 
     /// Says what stores hold, in place of the regions that are known. For decisions about clusters that nobody wants
@@ -80,6 +83,16 @@ impl<'a> Picture<'a> {
     /// What `store` holds once everything that is under way is done.
     pub(crate) fn load(&self, store: StoreId) -> Load {
         self.loads.get(&store).copied().unwrap_or_default()
+    }
+
+    /// Stores that may get a new peer, the one that holds least in front.
+    pub(crate) fn targets(&self) -> &[StoreId] {
+        self.targets.get_or_init(|| {
+            let may_get = |store: &StoreId| self.refuses_peer(*store).is_none();
+            let mut targets: Vec<StoreId> = self.stores().filter(may_get).collect();
+            targets.sort_by_key(|&store| self.load(store).weight);
+            targets
+        })
     }
 
     /// All stores that are not gone for good, by id.

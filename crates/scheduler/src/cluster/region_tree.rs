@@ -230,6 +230,9 @@ impl RegionTree {
     pub(crate) fn put(&mut self, info: RegionInfo, reported_at: Option<Duration>) {
         let range = &info.region.range;
         assert!(!range.is_empty(), "a region has keys");
+        if self.has_only_another_size(&info) {
+            return self.resize(info, reported_at);
+        }
         let mut replaced: Vec<RegionId> =
             self.overlapping(range).map(|other| other.region.id).collect();
         if mutant!("overlapped_regions_stay") {
@@ -247,6 +250,23 @@ impl RegionTree {
         let region = &known.info.region;
         self.start_by_id.insert(region.id, region.range.start.clone());
         self.by_start.insert(region.range.start.clone(), known);
+    }
+
+    /// Whether no more than the size is new of what is counted here. Most reports are like that.
+    fn has_only_another_size(&self, info: &RegionInfo) -> bool {
+        self.known(info.region.id).is_some_and(|Known { info: known, .. }| {
+            known.region == info.region
+                && known.leader == info.leader
+                && known.pending_peers == info.pending_peers
+        })
+    }
+
+    fn resize(&mut self, info: RegionInfo, reported_at: Option<Duration>) {
+        let known = self.by_start.get_mut(&info.region.range.start).expect("it is known");
+        let new = Known { info: Arc::new(info), reported_at };
+        let old = std::mem::replace(known, new.clone());
+        self.count_size(&old, Change::Remove);
+        self.count_size(&new, Change::Add);
     }
 
     /// A report that brought nothing new came at `now`.
@@ -272,13 +292,40 @@ impl RegionTree {
 
     /// Adds a region to what its stores hold, or takes it away.
     fn count(&mut self, known: &Known, change: Change) {
+        // A store without a part in any region is forgotten. So parts come first and go last.
+        if change == Change::Add {
+            self.count_parts(&known.info, change);
+        }
+        self.count_size(known, change);
+        if change == Change::Remove {
+            self.count_parts(&known.info, change);
+        }
+    }
+
+    fn count_size(&mut self, known: &Known, change: Change) {
         let Known { info, reported_at } = known;
-        let (id, bytes, weight) = (info.region.id, info.approximate_size, info.weight());
+        let (bytes, weight) = (info.approximate_size, info.weight());
         let reported = u64::from(reported_at.is_some());
         match change {
             Change::Add => self.reported += usize::from(reported_at.is_some()),
             Change::Remove => self.reported -= usize::from(reported_at.is_some()),
         }
+        for peer in &info.region.peers {
+            self.adjust(peer.store_id, |held| {
+                held.counts.region_bytes = change.of(held.counts.region_bytes, bytes);
+                held.weight = change.of(held.weight, weight);
+                held.reported = change.of(held.reported, reported);
+            });
+        }
+        if let Some(leader) = &info.leader {
+            self.adjust(leader.store_id, |held| {
+                held.counts.leader_bytes = change.of(held.counts.leader_bytes, bytes);
+            });
+        }
+    }
+
+    fn count_parts(&mut self, info: &RegionInfo, change: Change) {
+        let id = info.region.id;
         for peer in &info.region.peers {
             let part = if info.is_led_by(peer.store_id) {
                 Some(Part::Leader)
@@ -287,9 +334,6 @@ impl RegionTree {
             };
             self.adjust(peer.store_id, |held| {
                 held.counts.regions = change.of(held.counts.regions, 1);
-                held.counts.region_bytes = change.of(held.counts.region_bytes, bytes);
-                held.weight = change.of(held.weight, weight);
-                held.reported = change.of(held.reported, reported);
                 if let Some(part) = part {
                     held.bag_mut(part).change(id, change);
                 }
@@ -298,7 +342,6 @@ impl RegionTree {
         if let Some(leader) = &info.leader {
             self.adjust(leader.store_id, |held| {
                 held.counts.leaders = change.of(held.counts.leaders, 1);
-                held.counts.leader_bytes = change.of(held.counts.leader_bytes, bytes);
             });
         }
         for peer in &info.pending_peers {

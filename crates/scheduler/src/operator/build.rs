@@ -33,11 +33,6 @@ impl Plan {
             _ => false,
         }
     }
-
-    /// Whether it changes who has a replica, and not only who leads.
-    pub(crate) fn moves_peers(&self) -> bool {
-        !matches!(self.change, Change::TransferLeader { .. } | Change::Split { .. })
-    }
 }
 
 /// The steps of a plan. `new` is the id for a new peer. `None`: the region is not in a state in which it can be done.

@@ -36,6 +36,16 @@ pub enum Status {
     Replaced,
 }
 
+/// What operators share a limit with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// What somebody wants has no limit.
+    Admin,
+    Repair,
+    MovePeers,
+    MoveLeaders,
+}
+
 /// Orders to send, and what must be durable before.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -70,24 +80,15 @@ impl Operators {
         running.or_else(|| self.finished.get(&region).map(|(info, _)| info.clone()))
     }
 
-    /// Whether more of that kind may begin.
-    pub(crate) fn has_room_for(
-        &self,
-        cause: Cause,
-        moves_peers: bool,
-        config: &ScheduleConfig,
-    ) -> bool {
-        let limit = match (cause, moves_peers) {
-            (Cause::Admin, _) => return true,
-            (Cause::Replica, _) => config.replica_schedule_limit,
-            (Cause::Balance, true) => config.region_schedule_limit,
-            (Cause::Balance, false) => config.leader_schedule_limit,
+    /// Whether more of that class may begin.
+    pub(crate) fn has_room_for(&self, class: Class, config: &ScheduleConfig) -> bool {
+        let limit = match class {
+            Class::Admin => return true,
+            Class::Repair => config.replica_schedule_limit,
+            Class::MovePeers => config.region_schedule_limit,
+            Class::MoveLeaders => config.leader_schedule_limit,
         };
-        let alike = |operator: &&Operator| {
-            operator.cause == cause
-                && (cause == Cause::Replica || operator.moves_peers() == moves_peers)
-        };
-        self.running.values().filter(alike).count() < limit
+        self.running.values().filter(|operator| operator.class() == class).count() < limit
     }
 
     /// Whether an operator of that priority may begin: nothing is being done to the region that is as urgent.
@@ -184,6 +185,15 @@ impl Operators {
 }
 
 impl Operator {
+    fn class(&self) -> Class {
+        match self.cause {
+            Cause::Admin => Class::Admin,
+            Cause::Replica => Class::Repair,
+            Cause::Balance if self.moves_peers() => Class::MovePeers,
+            Cause::Balance => Class::MoveLeaders,
+        }
+    }
+
     fn is_late(&self, now: Duration) -> bool {
         self.timeout() < now.saturating_sub(self.started)
     }

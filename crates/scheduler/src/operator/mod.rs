@@ -20,8 +20,8 @@ use types::{
 };
 
 pub(crate) use build::{Draft, build};
-pub(crate) use controller::Operators;
 pub use controller::Status;
+pub(crate) use controller::{Class, Operators};
 use step::Permission;
 pub use step::Step;
 
