@@ -47,7 +47,8 @@ impl Picture<'_> {
         if let Some(refusal) = self.refuses_leader(store) {
             return Some(refusal);
         }
-        let stats = self.health.store(store)?.stats.as_ref()?;
+        let stats = self.health.store(store).and_then(|known| known.stats.as_ref());
+        let Some(stats) = stats else { return Some(Refusal::Disconnected) };
         let used = stats.capacity.saturating_sub(stats.available) as f64;
         let receiving = stats.receiving_snapshots.saturating_add(stats.applying_snapshots);
         let pending = self.regions.of_store(store).pending;

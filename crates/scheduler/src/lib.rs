@@ -67,8 +67,7 @@ mod tso;
 use std::time::Duration;
 
 pub use cluster::{
-    ClusterConfig, Liveness, RegionInfo, Store, StoreFilter, StoreInfo, StoreRegions, StoreState,
-    StoreStats,
+    ClusterConfig, RegionInfo, Store, StoreFilter, StoreInfo, StoreRegions, StoreState, StoreStats,
 };
 pub use config::{ChangeStyle, ScheduleConfig};
 pub use error::{Error, Result};
@@ -76,8 +75,7 @@ pub use filter::Refusal;
 pub use id_alloc::IdBatch;
 pub use mutants::MUTANTS;
 pub use operator::{
-    Cause, Change, Instruction, OperatorInfo, Order, PeerChange, PeerChangeKind, Priority, Status,
-    Step,
+    Change, Instruction, OperatorInfo, Order, PeerChange, PeerChangeKind, Status, Step,
 };
 pub use record::Record;
 pub use safe_point::ServiceSafePoint;

@@ -6,7 +6,7 @@
 //!
 //! After a start nothing is decided before most regions have reported: the log knows where they were, not how they are.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use runtime::Rng;
 use types::{Bytes, PeerId, RegionId, StoreId, limits, marks::mutant};
@@ -16,7 +16,7 @@ use crate::{
     Store, StoreState,
     balance::{balance_leader, balance_region},
     checker,
-    cluster::{Health, Liveness, Picture},
+    cluster::{Health, KnownStore, Picture},
     operator::{Cause, Change, Class, Draft, Operator, Operators, Plan, Priority, build},
 };
 
@@ -84,6 +84,12 @@ impl Placement {
 
     pub(crate) fn now(&self) -> Duration {
         self.now
+    }
+
+    /// Whether regions that have not reported since the start are not waited for any longer.
+    fn has_waited(&self) -> bool {
+        let since_start = self.now.saturating_sub(self.started.unwrap_or(self.now));
+        self.config.prepare_timeout <= since_start
     }
 }
 
@@ -176,6 +182,7 @@ impl Scheduler {
         operators.on_report(self.cluster.regions.get(region)?, &health, *now)
     }
 
+    /// Tells what time it is. What is known by the first time counts as heard of then.
     pub(crate) fn set_placement_time(&mut self, now: Duration) {
         self.placement.now = now;
         if self.placement.started.is_none() {
@@ -212,18 +219,16 @@ impl Scheduler {
 
     /// Whether enough regions have reported to decide anything: four of five, of all and on each store that is up.
     fn is_prepared(&mut self) -> bool {
-        let Placement { config, now, started, is_prepared, .. } = &self.placement;
-        if *is_prepared {
+        if self.placement.is_prepared {
             return true;
         }
         let regions = &self.cluster.regions;
         let most = |reported: u64, all: u64| 4 * all <= 5 * reported;
-        let has_most = |(id, known): (&StoreId, &crate::cluster::KnownStore)| {
+        let has_most = |(id, known): (&StoreId, &KnownStore)| {
             known.store.state != StoreState::Up
                 || most(regions.reported_of(*id), regions.of_store(*id).regions)
         };
-        let waited = now.saturating_sub(started.unwrap_or(*now));
-        let is_prepared = config.prepare_timeout <= waited
+        let is_prepared = self.placement.has_waited()
             || (regions.reported() > 0
                 && most(regions.reported() as u64, regions.len() as u64)
                 && self.cluster.stores.iter().all(has_most));
@@ -258,17 +263,16 @@ impl Scheduler {
                 let region = self.cluster.regions.get(planned.region);
                 region.and_then(|region| checker::check(&self.picture(), region))
             };
-            plan.map(|plan| self.carry_out(&plan));
+            if let Some(plan) = plan {
+                self.carry_out(&plan);
+            }
         }
     }
 
     fn balance(&mut self) {
-        let Placement { config, now, started, .. } = &self.placement;
-        let now = *now;
-        let waited = now.saturating_sub(started.unwrap_or(now));
-        let regions = &self.cluster.regions;
+        let (now, regions) = (self.placement.now, &self.cluster.regions);
         // A region that has not reported has no size, and stores that hold such seem to be emptier than they are.
-        if regions.reported() < regions.len() && waited < config.prepare_timeout {
+        if regions.reported() < regions.len() && !self.placement.has_waited() {
             return;
         }
         if self.placement.leader_pace.next <= now {
@@ -329,12 +333,13 @@ impl Scheduler {
 
     /// Stores on their way out that hold nothing any more are gone for good.
     fn bury_empty_stores(&mut self) {
+        let picture = self.picture();
         let leaving: Vec<Store> = self
             .cluster
             .stores
             .values()
             .filter(|known| known.store.state == StoreState::Offline)
-            .filter(|known| self.is_empty(known))
+            .filter(|known| is_empty(&picture, known) || mutant!("stores_are_buried_alive"))
             .map(|known| known.store.clone())
             .collect();
         // While there are holes, somebody may hold what we have not heard of.
@@ -345,21 +350,14 @@ impl Scheduler {
             self.commit(Record::StorePut(Store { state: StoreState::Tombstone, ..store }));
         }
     }
+}
 
-    /// Whether a store holds nothing, by what the regions say and, if it is there, by what it says itself.
-    fn is_empty(&self, known: &crate::cluster::KnownStore) -> bool {
-        let id = known.store.id;
-        let mut loads = BTreeMap::from([(id, crate::cluster::Load::default())]);
-        for operator in self.placement.operators.running() {
-            if let Some(region) = self.cluster.regions.get(operator.region) {
-                operator.weigh(region, &mut loads);
-            }
-        }
-        let says_so = known.stats.as_ref().is_none_or(|stats| stats.region_count == 0);
-        let is_there = self.health().liveness(id) == Liveness::Serving;
-        mutant!("stores_are_buried_alive")
-            || (self.cluster.regions.of_store(id).regions == 0
-                && loads[&id].adding == 0
-                && (says_so || !is_there))
-    }
+/// Whether a store holds nothing and will get nothing, by what the regions say and, unless it is silent, by what it says
+/// itself.
+fn is_empty(picture: &Picture<'_>, known: &KnownStore) -> bool {
+    let id = known.store.id;
+    let says_so = known.stats.as_ref().is_some_and(|stats| stats.region_count == 0);
+    picture.regions.of_store(id).regions == 0
+        && picture.load(id).adding == 0
+        && (says_so || picture.health.is_silent(id))
 }

@@ -16,7 +16,7 @@ use crate::ScheduleConfig;
 
 /// What the last heartbeat of a store says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
+pub(crate) enum Liveness {
     /// It was heard of recently.
     Serving,
     /// It missed a heartbeat or two, or has not sent any: nothing new goes there, and nothing is taken away.

@@ -21,8 +21,7 @@ use types::{
     Bytes, KeyMode, KeyRange, PeerId, Region, RegionEpoch, RegionId, StoreId, key, marks::mutant,
 };
 
-pub use health::Liveness;
-pub(crate) use health::{Health, is_pending};
+pub(crate) use health::{Health, Liveness, is_pending};
 pub(crate) use picture::{Load, Picture};
 pub(crate) use region_tree::{Part, RegionTree, is_joint};
 pub use region_tree::{RegionInfo, StoreRegions};
@@ -208,7 +207,7 @@ impl Cluster {
         // Nothing of the region has changed since, but another has led it.
         if let Some(known) = known
             && region.epoch == known.region.epoch
-            && report.term < known.term
+            && (1..known.term).contains(&report.term)
         {
             return Err(stale(&known.region));
         }

@@ -82,7 +82,7 @@ pub enum Change {
 
 /// Why something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Stores should be equally loaded.
     Balance,
     /// A region should have its replicas.
@@ -93,7 +93,7 @@ pub enum Cause {
 
 impl Cause {
     /// The word on the wire.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Cause::Balance => "balance",
             Cause::Replica => "replica",
@@ -104,7 +104,7 @@ impl Cause {
 
 /// What takes the place of what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// Waits until nothing else is being done to the region.
     Normal,
     /// Takes the place of what is normal.
