@@ -111,6 +111,9 @@ pub const SCHEDULER_LOG_BYTES_WAITING_MAX: usize = 16 * MIB;
 /// What a region counts for at least when the weights of stores are compared. Splits cut at about a hundred times this.
 pub const REGION_WEIGHT_MIN: u64 = MIB as u64;
 
+/// And at most: the sum over ten million of them is still a number.
+pub const REGION_WEIGHT_MAX: u64 = 1 << 39;
+
 /// How often the scheduler looks for what there is to do.
 pub const PATROL_INTERVAL: Duration = Duration::from_millis(100);
 

@@ -35,7 +35,7 @@ pub(crate) fn balance(picture: &Picture<'_>, rng: &mut Rng) -> Option<Plan> {
     let lightest = weight(*picture.targets().first()?);
     for source in sources {
         // Where no region is light enough to be moved none has to be looked at, and the next stores hold less still.
-        if weight(source) - lightest <= least_difference(limits::REGION_WEIGHT_MIN) {
+        if weight(source) - lightest <= least_difference(limits::REGION_WEIGHT_MIN.cast_signed()) {
             return None;
         }
         if picture.refuses_removal(source).is_some() {
@@ -55,11 +55,8 @@ pub(crate) fn balance(picture: &Picture<'_>, rng: &mut Rng) -> Option<Plan> {
 }
 
 /// Two stores must differ by more than this for a region of that weight to be moved.
-fn least_difference(weight: u64) -> i64 {
-    if mutant!("balance_without_tolerance") {
-        return 0;
-    }
-    i64::try_from(weight).unwrap_or(i64::MAX).saturating_mul(2)
+fn least_difference(weight: i64) -> i64 {
+    if mutant!("balance_without_tolerance") { 0 } else { 2 * weight }
 }
 
 /// Where the peer on `source` should go, if anywhere.
@@ -67,7 +64,7 @@ fn target(picture: &Picture<'_>, region: &RegionInfo, source: StoreId) -> Option
     let target = picture.best_target(region)?;
     let difference = picture.load(source).weight - picture.load(target).weight;
     let may_move = least_difference(region.weight()) < difference
-        && picture.is_settled(region, Some(source))
+        && picture.is_settled(region, source)
         && picture.is_workable(region)
         && !picture.has_operator(region.region.id)
         && !snapshots_wait(picture, region);

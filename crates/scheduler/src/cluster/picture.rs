@@ -10,7 +10,9 @@ use std::{cell::OnceCell, collections::BTreeMap};
 
 use types::{PeerRole, RegionId, StoreId, marks::mutant};
 
-use super::{Cluster, Health, Liveness, RegionInfo, RegionTree, StoreState, is_pending};
+use super::{
+    Cluster, Health, KnownStore, Liveness, RegionInfo, RegionTree, StoreState, is_pending,
+};
 use crate::{ScheduleConfig, operator::Operators};
 
 /// What decisions are made from.
@@ -47,11 +49,10 @@ impl<'a> Picture<'a> {
         health: Health<'a>,
     ) -> Picture<'a> {
         let max_replicas = usize::try_from(cluster.config.max_peer_count).unwrap_or(usize::MAX);
-        let signed = |sum: u64| i64::try_from(sum).unwrap_or(i64::MAX);
-        let held = |(&id, known): (&StoreId, &super::KnownStore)| {
+        let held = |(&id, known): (&StoreId, &KnownStore)| {
             let regions = &cluster.regions;
-            let (weight, leaders) = (regions.weight_of(id), regions.of_store(id).leaders);
-            let load = Load { weight: signed(weight), leaders: signed(leaders), ..Load::default() };
+            let leaders = i64::try_from(regions.of_store(id).leaders).unwrap_or(i64::MAX);
+            let load = Load { weight: regions.weight_of(id), leaders, ..Load::default() };
             (known.store.state != StoreState::Tombstone).then_some((id, load))
         };
         let mut loads: BTreeMap<StoreId, Load> = cluster.stores.iter().filter_map(held).collect();
@@ -119,17 +120,17 @@ impl<'a> Picture<'a> {
                 .has_majority(region, peers.iter().filter(|peer| peer.role != PeerRole::Learner))
     }
 
-    /// Whether a region is as it should be, so that moving it about does no harm: it has all its voters and nothing
-    /// else, and all of them are healthy. The peer on `except`, which is to go, need not have caught up.
-    pub(crate) fn is_settled(&self, region: &RegionInfo, except: Option<StoreId>) -> bool {
+    /// Whether a region is settled, so that its peer on `leaving` may move: it has all its voters and nothing else, and all
+    /// of them are healthy. The one that is to go need not have caught up.
+    pub(crate) fn is_settled(&self, region: &RegionInfo, leaving: StoreId) -> bool {
         let peers = &region.region.peers;
         peers.len() == self.max_replicas
             && peers.iter().all(|peer| peer.role == PeerRole::Voter)
             && peers.iter().all(|peer| {
                 self.health.is_healthy(region, peer)
-                    || (except == Some(peer.store_id)
+                    || (peer.store_id == leaving
                         && is_pending(region, peer)
-                        && self.health.is_serving(peer.store_id))
+                        && self.health.is_serving(leaving))
             })
     }
 }

@@ -47,8 +47,10 @@ pub struct RegionInfo {
 impl RegionInfo {
     /// What the region counts for when stores are compared: its size, but at least
     /// [`REGION_WEIGHT_MIN`](limits::REGION_WEIGHT_MIN), so that empty regions are spread by their number.
-    pub(crate) fn weight(&self) -> u64 {
-        self.approximate_size.max(limits::REGION_WEIGHT_MIN)
+    pub(crate) fn weight(&self) -> i64 {
+        let weight =
+            self.approximate_size.clamp(limits::REGION_WEIGHT_MIN, limits::REGION_WEIGHT_MAX);
+        weight.cast_signed()
     }
 
     /// Whether `store_id` has the leader, as far as known.
@@ -115,7 +117,7 @@ struct Known {
 struct Held {
     counts: StoreRegions,
     /// The sum of the weights of its regions.
-    weight: u64,
+    weight: i64,
     /// How many of its regions have reported since the scheduler was started.
     reported: u64,
     leaders: Bag,
@@ -208,7 +210,7 @@ impl RegionTree {
     }
 
     /// The sum of the weights of the regions that `store` holds.
-    pub(crate) fn weight_of(&self, store: StoreId) -> u64 {
+    pub(crate) fn weight_of(&self, store: StoreId) -> i64 {
         self.by_store.get(&store).map_or(0, |held| held.weight)
     }
 
@@ -313,7 +315,10 @@ impl RegionTree {
         for peer in &info.region.peers {
             self.adjust(peer.store_id, |held| {
                 held.counts.region_bytes = change.of(held.counts.region_bytes, bytes);
-                held.weight = change.of(held.weight, weight);
+                match change {
+                    Change::Add => held.weight += weight,
+                    Change::Remove => held.weight -= weight,
+                }
                 held.reported = change.of(held.reported, reported);
             });
         }

@@ -292,7 +292,7 @@ impl Operator {
 
     /// Adds to `loads` what stores will hold once this is done and do not hold yet.
     pub(crate) fn weigh(&self, region: &RegionInfo, loads: &mut BTreeMap<StoreId, Load>) {
-        let weight = i64::try_from(region.weight()).unwrap_or(i64::MAX);
+        let weight = region.weight();
         let mut change = |store: StoreId, change: &dyn Fn(&mut Load)| {
             if let Some(load) = loads.get_mut(&store) {
                 change(load);
