@@ -117,8 +117,10 @@ impl Scheduler {
                 Ok(News::Region) => {
                     let region = info.region.clone();
                     self.commit(Record::RegionPut { region, leader });
-                    // Nothing is done to it before its leader says how its peers are.
+                    // Nothing is done to it before its leader says how its peers are, and what was being done ends.
+                    let id = info.region.id;
                     self.cluster.regions.put(info, None);
+                    let _ = self.next_order(id);
                 }
                 // Its own report was here first, and says more.
                 Ok(_) | Err(Error::StaleRegion { .. }) => {}

@@ -123,6 +123,8 @@ impl Operators {
         now: Duration,
     ) -> Option<(Order, LogPosition)> {
         let operator = self.running.get_mut(&region.region.id)?;
+        // What was to be sent is for an older state.
+        self.outbox.orders.remove(&region.region.id);
         let leader = region.leader?;
         let instruction = match operator.judge(region, health) {
             Verdict::Ask(instruction) => instruction,
@@ -180,6 +182,7 @@ impl Operators {
 
     fn end(&mut self, region: RegionId, status: Status, now: Duration) {
         let operator = self.running.remove(&region).expect("only what is running ends");
+        self.outbox.orders.remove(&region);
         self.finished.insert(region, (operator.info(status), now));
     }
 }
