@@ -19,6 +19,21 @@
 //!
 //! What reports bring and lose quickly (sizes, flows, heartbeats) is not recorded.
 //!
+//! # Placement
+//!
+//! Stores and the leaders of regions report how they are, and are told what to do ([`Order`]). Reports and orders may
+//! come late, twice or not at all. What is to be done is decided by pure functions of a picture of the cluster:
+//!
+//! ```text
+//!  reports ──▶ cluster/ ──picture──▶ checker/, balance/ ──plan──▶ operator/ ──order──▶ the region's leader
+//!                 ▲                                                   │ a step is done when a report shows it
+//!                 └───────────────────────────────────────────────────┘
+//! ```
+//!
+//! [`Scheduler::tick`] turns that wheel (`placement.rs`); the step of an operator is the answer to a heartbeat, and is
+//! pushed again when the leader is silent. Operators are not recorded: after a restart the checkers see what is left
+//! half done.
+//!
 //! # Core and shell
 //!
 //! [`Scheduler`] is a core: it has no clock, thread, randomness or I/O. Time comes in with the request ([`Now`]),
@@ -28,14 +43,25 @@
 //! There is one member today. With more, the log becomes a Raft log and "durable" means "on a quorum"; the core stays.
 #![forbid(unsafe_code)]
 
+mod balance;
+mod checker;
 mod cluster;
+mod config;
 mod error;
+mod filter;
 mod id_alloc;
+mod mutants;
+mod operator;
+mod placement;
 mod record;
 mod safe_point;
 mod scheduler;
 mod shell;
+mod split;
 pub mod storage;
+mod store_life;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tso;
 
 use std::time::Duration;
@@ -43,12 +69,19 @@ use std::time::Duration;
 pub use cluster::{
     ClusterConfig, RegionInfo, Store, StoreFilter, StoreInfo, StoreRegions, StoreState, StoreStats,
 };
+pub use config::{ChangeStyle, ScheduleConfig};
 pub use error::{Error, Result};
+pub use filter::Refusal;
 pub use id_alloc::IdBatch;
+pub use mutants::MUTANTS;
+pub use operator::{
+    Change, Instruction, OperatorInfo, Order, PeerChange, PeerChangeKind, Status, Step,
+};
 pub use record::Record;
 pub use safe_point::ServiceSafePoint;
 pub use scheduler::Scheduler;
 pub use shell::{Options, SchedulerHandle};
+pub use split::SplitIds;
 
 /// The time, as a core is told it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

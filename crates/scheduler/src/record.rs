@@ -63,6 +63,11 @@ pub enum Record {
         /// Which service.
         service: Bytes,
     },
+    /// Of a store that is gone for good nothing but its id is kept.
+    StoreForgotten {
+        /// Which store.
+        store: StoreId,
+    },
 }
 
 impl Record {
@@ -98,6 +103,9 @@ impl Record {
             Record::ServiceSafePointRemoved { service } => {
                 out.u8(11).bytes(service);
             }
+            Record::StoreForgotten { store } => {
+                out.u8(12).u64(store.0);
+            }
         }
     }
 
@@ -129,6 +137,7 @@ impl Record {
                 expires_at: bytes.u64()?,
             },
             11 => Record::ServiceSafePointRemoved { service: bytes.owned()? },
+            12 => Record::StoreForgotten { store: StoreId(bytes.u64()?) },
             _ => return Err(DecodeError::Invalid("kind of record")),
         })
     }
@@ -254,6 +263,7 @@ mod tests {
                 "0a 00000002 'br' 0000000000000007 0000000000000008",
             ),
             (Record::ServiceSafePointRemoved { service: "br".into() }, "0b 00000002 'br'"),
+            (Record::StoreForgotten { store: StoreId(9) }, "0c 0000000000000009"),
         ]
     }
 

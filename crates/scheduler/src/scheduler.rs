@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use runtime::Rng;
 use types::{
     ApiMode, Bytes, ClusterId, KeyMode, KeyRange, RegionId, StoreId, TimeStamp,
     limits::{SERVICE_ID_BYTES_MAX, SERVICE_SAFE_POINTS_MAX, TSO_COUNT_MAX},
+    marks::mutant,
 };
 
 use crate::{
-    Answer, ClusterConfig, Error, IdBatch, LogPosition, Now, Record, RegionInfo, Result,
+    Answer, ClusterConfig, Error, IdBatch, LogPosition, Now, Order, Record, RegionInfo, Result,
     ServiceSafePoint, Store, StoreFilter, StoreInfo, StoreStats,
     cluster::{Cluster, KnownStore, News},
     id_alloc::{self, IdAllocator},
+    placement::Placement,
     safe_point::{GC_WORKER, NEVER, SafePoints, Wish},
     tso::{self, Oracle},
 };
@@ -21,7 +24,9 @@ use crate::{
 pub struct Scheduler {
     cluster_id: ClusterId,
     api_mode: ApiMode,
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
+    /// What is done about the cluster, which a restart forgets.
+    pub(crate) placement: Placement,
     ids: IdAllocator,
     oracle: Oracle,
     safe_points: SafePoints,
@@ -29,17 +34,17 @@ pub struct Scheduler {
     outbox: Vec<Record>,
     /// The end of the log, the outbox included.
     position: LogPosition,
-    rests_on: Dependencies,
+    pub(crate) rests_on: Dependencies,
 }
 
 /// The last change of each part of the state.
 #[derive(Debug, Default)]
-struct Dependencies {
+pub(crate) struct Dependencies {
     bootstrap: LogPosition,
     /// Stores, settings and key mode, which change seldom enough to be one part.
-    cluster: LogPosition,
+    pub(crate) cluster: LogPosition,
     /// For acknowledgements of reports; questions about regions rest on `bootstrap`.
-    regions: LogPosition,
+    pub(crate) regions: LogPosition,
     safe_points: LogPosition,
     ids: Windows,
     timestamps: Windows,
@@ -72,6 +77,7 @@ impl Scheduler {
             cluster_id,
             api_mode,
             cluster: Cluster::default(),
+            placement: Placement::new(Rng::new(cluster_id.0)),
             ids: IdAllocator::default(),
             oracle: Oracle::default(),
             safe_points: SafePoints::default(),
@@ -98,7 +104,9 @@ impl Scheduler {
         for record in records {
             scheduler.apply(&record)?;
         }
-        scheduler.ids.restart();
+        if !mutant!("ids_begin_again_within_the_window") {
+            scheduler.ids.restart();
+        }
         scheduler.oracle.restart();
         scheduler.position = position;
         Ok(scheduler)
@@ -106,13 +114,14 @@ impl Scheduler {
 
     /// A short sequence of records that makes this state. Stands for the log up to [`position`](Scheduler::position).
     pub fn snapshot(&self) -> Vec<Record> {
-        let Cluster { bootstrapped, config, key_mode, stores, regions } = &self.cluster;
+        let Cluster { bootstrapped, config, key_mode, stores, forgotten, regions } = &self.cluster;
         let mut records =
             vec![Record::Created { cluster_id: self.cluster_id, api_mode: self.api_mode }];
         records.extend(bootstrapped.then_some(Record::Bootstrapped));
         records.extend((*config != ClusterConfig::default()).then_some(Record::ConfigPut(*config)));
         records.extend(key_mode.map(Record::KeyModeLatched));
         records.extend(stores.values().map(|known| Record::StorePut(known.store.clone())));
+        records.extend(forgotten.iter().map(|&store| Record::StoreForgotten { store }));
         records.extend(
             regions
                 .iter()
@@ -162,11 +171,13 @@ impl Scheduler {
 
     /// Lets time pass: whoever owns the scheduler calls this every
     /// [`TSO_UPDATE_INTERVAL`](types::limits::TSO_UPDATE_INTERVAL), so that the window of timestamps is extended before
-    /// requests have to wait for it.
+    /// requests have to wait for it, and so that placement does its work. What leaders are to be told comes out of
+    /// [`take_orders`](Scheduler::take_orders).
     pub fn tick(&mut self, now: Now) {
         if let Some(end_ms) = self.oracle.wanted_window(now) {
             self.commit(Record::TsoWindow { end_ms });
         }
+        self.tick_placement(now.monotonic);
     }
 
     /// Takes `count` timestamps (1 to [`TSO_COUNT_MAX`]) in a row within one millisecond; answers the last. Later calls
@@ -248,12 +259,13 @@ impl Scheduler {
         Ok(Answer { value: (), after: self.position })
     }
 
-    /// Registers a store, or what it newly says of itself. The state of a known store does not change.
+    /// Registers a store, or what it newly says of itself. The state of a known store does not change. A store that has
+    /// the same address, holds nothing and is silent is gone for good by it.
     ///
     /// # Errors
     /// `NotBootstrapped`, `StoreTombstone`, `AddressTaken`, `Invalid`.
     pub fn put_store(&mut self, store: Store) -> Result<Answer<()>> {
-        if let Some(store) = self.cluster.check_put_store(store)? {
+        for store in self.cluster.check_put_store(store, &self.health())? {
             self.commit(Record::StorePut(store));
         }
         Ok(self.cluster_answer(()))
@@ -291,23 +303,31 @@ impl Scheduler {
         let known = self.cluster.check_reporting_store(stats.store_id)?;
         known.stats = Some(stats);
         known.last_heartbeat = Some(now);
+        known.heard = Some(now.monotonic);
         Ok(self.cluster_answer(()))
     }
 
-    /// The leader of a region reports. A report without a leader is taken, too: the region then has none.
+    /// The leader of a region reports. A report without a leader is taken, too: the region then has none. Answers what
+    /// the leader is to do next, if anything.
     ///
     /// # Errors
     /// `NotBootstrapped`, `StaleRegion`, `StoreNotFound` and `StoreTombstone` (of the leader's store), `Invalid`.
-    pub fn region_heartbeat(&mut self, report: RegionInfo) -> Result<Answer<()>> {
+    pub fn region_heartbeat(&mut self, report: RegionInfo) -> Result<Answer<Option<Order>>> {
         let news = self.cluster.check_region_heartbeat(&report)?;
+        let id = report.region.id;
         if news >= News::Leader {
             self.commit(Record::RegionPut { region: report.region.clone(), leader: report.leader });
         }
-        if news >= News::Statistics {
-            self.cluster.regions.put(report);
+        match news {
+            News::Nothing => self.cluster.regions.touch(id, self.placement.now()),
+            _ => self.cluster.regions.put(report, Some(self.placement.now())),
         }
         // Also if nothing is new: the first of two equal reports may still wait for the log.
-        Ok(Answer { value: (), after: self.rests_on.regions })
+        let acknowledged = self.rests_on.regions;
+        Ok(match self.next_order(id) {
+            None => Answer { value: None, after: acknowledged },
+            Some((order, after)) => Answer { value: Some(order), after: acknowledged.max(after) },
+        })
     }
 
     /// The region that has `key`, in the form in which keys are stored.
@@ -490,16 +510,7 @@ impl Scheduler {
         })
     }
 
-    /// What is being done to a region. Nothing is, so far.
-    ///
-    /// # Errors
-    /// `NotBootstrapped`, `OperatorNotFound`.
-    pub fn operator(&self, region: RegionId) -> Result<Answer<()>> {
-        self.cluster.check_bootstrapped()?;
-        Err(Error::OperatorNotFound { region })
-    }
-
-    fn cluster_answer<T>(&self, value: T) -> Answer<T> {
+    pub(crate) fn cluster_answer<T>(&self, value: T) -> Answer<T> {
         Answer { value, after: self.rests_on.cluster }
     }
 
@@ -509,7 +520,7 @@ impl Scheduler {
     }
 
     /// Changes the state by a record that the next start will find in the log.
-    fn commit(&mut self, record: Record) {
+    pub(crate) fn commit(&mut self, record: Record) {
         self.position.0 += 1;
         self.apply(&record).expect("requests are checked before they become records");
         self.outbox.push(record);
@@ -523,6 +534,7 @@ impl Scheduler {
             Record::Created { .. }
             | Record::Bootstrapped
             | Record::StorePut(_)
+            | Record::StoreForgotten { .. }
             | Record::ConfigPut(_)
             | Record::KeyModeLatched(_) => rests_on.cluster = position,
             Record::RegionPut { .. } => rests_on.regions = position,
@@ -534,15 +546,23 @@ impl Scheduler {
         match record {
             Record::Created { .. } => return Err("the cluster is created twice"),
             Record::Bootstrapped => self.cluster.bootstrapped = true,
+            Record::StorePut(store) if self.cluster.forgotten.contains(&store.id) => {
+                return Err("a store comes back that was forgotten");
+            }
             Record::StorePut(store) => {
                 self.cluster.stores.entry(store.id).or_default().store = store.clone()
+            }
+            Record::StoreForgotten { store } => {
+                self.cluster.stores.remove(store);
+                self.cluster.forgotten.insert(*store);
             }
             Record::RegionPut { region, .. } if region.range.is_empty() => {
                 return Err("a region has no keys");
             }
             Record::RegionPut { region, leader } => {
                 let (region, leader) = (region.clone(), *leader);
-                self.cluster.regions.put(RegionInfo { region, leader, ..RegionInfo::default() });
+                let info = RegionInfo { region, leader, ..RegionInfo::default() };
+                self.cluster.regions.put(info, None);
             }
             Record::ConfigPut(config) => self.cluster.config = *config,
             Record::KeyModeLatched(_) if self.cluster.key_mode.is_some() => {

@@ -216,7 +216,7 @@ impl Member {
             3 => {
                 let report = RegionInfo { region: region(issued), ..RegionInfo::default() };
                 let answer = scheduler.region_heartbeat(report).ok()?;
-                fact(answer, move |(), known| known.region_version = issued)
+                fact(answer, move |_, known| known.region_version = issued)
             }
             4 => {
                 let config = ClusterConfig { max_peer_count: issued as u32 };

@@ -332,7 +332,7 @@ impl World {
                     ..RegionInfo::default()
                 };
                 let answer = s.region_heartbeat(report);
-                self.show(answer, |()| "ok".into())
+                self.show(answer, |_| "ok".into())
             }
             Command::Find(key) => {
                 let answer = s.get_region(key.as_bytes());
@@ -400,7 +400,7 @@ impl World {
             }
             Command::Operator(region) => {
                 let answer = s.operator(RegionId(*region));
-                self.show(answer, |()| "ok".into())
+                self.show(answer, |info| info.desc.to_owned())
             }
             Command::CheckCluster(id) => match s.check_cluster(ClusterId(*id)) {
                 Ok(()) => "ok".into(),
@@ -552,6 +552,7 @@ fn draw_record(record: &Record) -> String {
         Record::ServiceSafePointRemoved { service } => {
             format!("service {} removed", key::display(service))
         }
+        Record::StoreForgotten { store } => format!("store {store} forgotten"),
     }
 }
 

@@ -108,6 +108,27 @@ pub const SCHEDULER_LOG_BYTES: u64 = 4 * MIB as u64;
 /// cluster. Beyond them requests are refused until the disk has caught up.
 pub const SCHEDULER_LOG_BYTES_WAITING_MAX: usize = 16 * MIB;
 
+/// What a region counts for at least when the weights of stores are compared. Splits cut at about a hundred times this.
+pub const REGION_WEIGHT_MIN: u64 = MIB as u64;
+
+/// And at most: the sum over ten million of them is still a number.
+pub const REGION_WEIGHT_MAX: u64 = 1 << 39;
+
+/// How often the scheduler looks for what there is to do.
+pub const PATROL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Regions that it looks at each time: a hundred thousand take a bit more than a minute.
+pub const PATROL_REGIONS: usize = 128;
+
+/// How long the outcome of an operator can be asked for.
+pub const OPERATOR_RECORD_TTL: Duration = Duration::from_secs(10 * 60);
+
+/// Instructions that wait to be sent to stores. More are dropped: whatever is not done is asked for again.
+pub const ORDERS_WAITING_MAX: usize = 4 * KIB;
+
+/// Regions that one request may ask ids for: as many as keys in the largest request of a client that splits ahead.
+pub const SPLIT_REGIONS_MAX: u32 = 4 * KIB as u32;
+
 /// How long a graceful stop waits for requests that are under way.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -3,20 +3,31 @@
 //! A store speaks for itself; the leader of a region speaks for the region. Reports overtake each other, so a region's
 //! report counts only if its epoch is not older than what is known about the same keys.
 //!
-//! This file only judges. What is accepted becomes a record, and the record changes the state (`scheduler.rs`).
+//! This file only judges. What is accepted becomes a record, and the record changes the state (`scheduler.rs`). What
+//! is to be done about it is decided elsewhere (`checker/`, `balance/`), from a [`Picture`].
 
+mod bag;
+mod health;
+mod picture;
 mod region_tree;
 mod store;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use types::{Bytes, KeyMode, KeyRange, PeerId, Region, RegionEpoch, RegionId, StoreId, key};
+use types::{
+    Bytes, KeyMode, KeyRange, PeerId, Region, RegionEpoch, RegionId, StoreId, key, marks::mutant,
+};
 
-pub(crate) use region_tree::RegionTree;
+pub(crate) use health::{Health, Liveness, is_pending};
+pub(crate) use picture::{Load, Picture};
+pub(crate) use region_tree::{Part, RegionTree, is_joint};
 pub use region_tree::{RegionInfo, StoreRegions};
 pub use store::{Store, StoreFilter, StoreInfo, StoreState, StoreStats};
 
-use crate::{Error, Now, Result};
+use crate::{Error, Now, Result, ScheduleConfig};
 
 /// Settings of the whole cluster that clients may read and change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +51,8 @@ pub(crate) struct Cluster {
     /// What kind of data the first write made it hold.
     pub(crate) key_mode: Option<KeyMode>,
     pub(crate) stores: BTreeMap<StoreId, KnownStore>,
+    /// Stores that are gone for good and of which nothing but the id is kept. Ids are never used again.
+    pub(crate) forgotten: BTreeSet<StoreId>,
     pub(crate) regions: RegionTree,
 }
 
@@ -49,6 +62,8 @@ pub(crate) struct KnownStore {
     pub(crate) store: Store,
     pub(crate) stats: Option<StoreStats>,
     pub(crate) last_heartbeat: Option<Now>,
+    /// From when on its silence counts: its last heartbeat, or when this scheduler first knew it.
+    pub(crate) heard: Option<Duration>,
 }
 
 /// What is new in a region's report.
@@ -117,30 +132,50 @@ impl Cluster {
         }
     }
 
-    /// What `store` will be known as; `None` if nothing changes.
-    pub(crate) fn check_put_store(&self, store: Store) -> Result<Option<Store>> {
+    /// What changes when `store` registers: itself, and a store that it takes the place of. Nothing changes if all of
+    /// that is known.
+    pub(crate) fn check_put_store(&self, store: Store, health: &Health<'_>) -> Result<Vec<Store>> {
         self.check_bootstrapped()?;
         check_store_id(&store)?;
         let known = self.stores.get(&store.id).map(|known| &known.store);
-        if known.is_some_and(|known| known.state == StoreState::Tombstone) {
+        if health.state(store.id) == Some(StoreState::Tombstone) {
             return Err(Error::StoreTombstone { id: store.id });
         }
+        let mut changed = Vec::new();
         let others =
             self.stores.values().map(|known| &known.store).filter(|other| other.id != store.id);
         for other in others.filter(|other| other.state != StoreState::Tombstone) {
-            if other.address == store.address {
+            if other.address != store.address {
+                continue;
+            }
+            // A machine that lost its disk comes back with a new id. Of what was there nothing is missing.
+            let is_over =
+                self.regions.of_store(other.id).regions == 0 && health.is_silent(other.id);
+            if !is_over {
                 return Err(Error::AddressTaken { address: store.address, owner: other.id });
             }
+            changed.push(Store { state: StoreState::Tombstone, ..other.clone() });
         }
         // A store that starts again says "up", and does not know that somebody is sending it away.
         let state = known.map_or(store.state, |known| known.state);
         let store = Store { state, ..store };
-        Ok((known != Some(&store)).then_some(store))
+        if known != Some(&store) {
+            changed.push(store);
+        }
+        Ok(changed)
+    }
+
+    /// How stores and peers are at `now`.
+    pub(crate) fn health<'a>(&'a self, config: &'a ScheduleConfig, now: Duration) -> Health<'a> {
+        Health { stores: &self.stores, forgotten: &self.forgotten, config, now }
     }
 
     /// The store, if it may report anything.
     pub(crate) fn check_reporting_store(&mut self, id: StoreId) -> Result<&mut KnownStore> {
         self.check_bootstrapped()?;
+        if self.forgotten.contains(&id) {
+            return Err(Error::StoreTombstone { id });
+        }
         let known = self.stores.get_mut(&id).ok_or(Error::StoreNotFound { id })?;
         if known.store.state == StoreState::Tombstone {
             return Err(Error::StoreTombstone { id });
@@ -165,6 +200,14 @@ impl Cluster {
         let known = self.regions.get(region.id);
         if let Some(known) = known
             && is_behind(region.epoch, known.region.epoch)
+            && !mutant!("stale_reports_are_believed")
+        {
+            return Err(stale(&known.region));
+        }
+        // Nothing of the region has changed since, but another has led it.
+        if let Some(known) = known
+            && region.epoch == known.region.epoch
+            && (1..known.term).contains(&report.term)
         {
             return Err(stale(&known.region));
         }
@@ -172,13 +215,17 @@ impl Cluster {
             for other in
                 self.regions.overlapping(&region.range).filter(|other| other.region.id != region.id)
             {
-                if is_overtaken(region.epoch, other.region.epoch) {
+                if is_overtaken(region.epoch, other.region.epoch)
+                    && !mutant!("stale_reports_replace_others")
+                {
                     return Err(stale(&other.region));
                 }
             }
         }
         Ok(match known {
-            Some(known) if **known == *report => News::Nothing,
+            Some(known) if **known == *report && self.regions.reported_at(region.id).is_some() => {
+                News::Nothing
+            }
             Some(known) if known.region != *region => News::Region,
             Some(known) if known.leader != report.leader => News::Leader,
             Some(_) => News::Statistics,
@@ -197,7 +244,7 @@ impl Cluster {
 }
 
 /// Whether the same region has been further already.
-fn is_behind(epoch: RegionEpoch, known: RegionEpoch) -> bool {
+pub(crate) fn is_behind(epoch: RegionEpoch, known: RegionEpoch) -> bool {
     epoch.version < known.version || epoch.conf_ver < known.conf_ver
 }
 

@@ -23,7 +23,7 @@ use types::{
 };
 
 use crate::{
-    Answer, Error, LogPosition, Now, Result, Scheduler,
+    Answer, Error, LogPosition, Now, Order, Result, ScheduleConfig, Scheduler,
     storage::{Batch, Recovered, Storage},
 };
 use progress::{Progress, Wait};
@@ -35,16 +35,25 @@ pub struct Options {
     pub api_mode: ApiMode,
     /// The id of this member. Fixed by the first start; not 0, which clients take for "none".
     pub member_id: u64,
-    /// Draws the cluster id at the first start.
+    /// Draws the cluster id at the first start, and then what placement chooses among equals.
     pub rng: Rng,
     /// Bytes of the log from which on it is replaced by a snapshot.
     pub log_bytes: u64,
+    /// The settings of placement.
+    pub schedule: ScheduleConfig,
 }
 
 impl Options {
     /// The usual ones.
     pub fn new(api_mode: ApiMode, rng: Rng) -> Options {
-        Options { api_mode, member_id: 1, rng, log_bytes: SCHEDULER_LOG_BYTES }
+        let (log_bytes, schedule) = (SCHEDULER_LOG_BYTES, ScheduleConfig::default());
+        Options { api_mode, member_id: 1, rng, log_bytes, schedule }
+    }
+
+    /// Gives a scheduler what is not recorded.
+    fn apply(mut self, scheduler: &mut Scheduler) {
+        scheduler.set_schedule_config(self.schedule);
+        scheduler.set_rng(self.rng.fork());
     }
 }
 
@@ -96,7 +105,8 @@ impl SchedulerHandle {
         mut options: Options,
     ) -> Result<SchedulerHandle> {
         let locked = LockedDir::lock(Arc::clone(&fs), dir)?;
-        let (data_dir, scheduler, storage) = if locked.is_new() && Storage::is_begun(&*fs, dir)? {
+        let (data_dir, mut scheduler, storage) = if locked.is_new() && Storage::is_begun(&*fs, dir)?
+        {
             // A creation that was cut short just before its last step, or FORMAT was removed: never begin again over
             // what may be a cluster's ids and timestamps.
             let (scheduler, storage) = recover(fs, dir, options.log_bytes)?;
@@ -135,6 +145,7 @@ impl SchedulerHandle {
             Owner::Scheduler { id } => id,
             Owner::Store { .. } => options.member_id,
         };
+        options.apply(&mut scheduler);
         let shared = Arc::new(Shared::new(clock, scheduler, false));
         let for_writer = Arc::clone(&shared);
         let log_writer =
@@ -150,9 +161,11 @@ impl SchedulerHandle {
     /// Starts a new cluster's scheduler that keeps nothing.
     pub fn in_memory(clock: Arc<dyn Clock>, mut options: Options) -> SchedulerHandle {
         let cluster_id = draw_cluster_id(&*clock, &mut options.rng);
-        let scheduler = Scheduler::new(cluster_id, options.api_mode);
+        let mut scheduler = Scheduler::new(cluster_id, options.api_mode);
+        let member_id = options.member_id;
+        options.apply(&mut scheduler);
         let shared = Arc::new(Shared::new(clock, scheduler, true));
-        SchedulerHandle::new(shared, options.member_id, None, None)
+        SchedulerHandle::new(shared, member_id, None, None)
     }
 
     fn new(
@@ -230,9 +243,17 @@ impl SchedulerHandle {
         self.run(|scheduler, now| scheduler.tso(now, count)).await
     }
 
+    /// [`Scheduler::take_orders`]: waits until they may be seen.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub async fn take_orders(&self) -> Result<Vec<Order>> {
+        self.run(|scheduler, _| Ok(scheduler.take_orders())).await
+    }
+
     /// Lets time pass ([`Scheduler::tick`]). Whoever owns the process calls this every
     /// [`TSO_UPDATE_INTERVAL`](types::limits::TSO_UPDATE_INTERVAL), from a timer that it has anyway; it returns at
-    /// once. Without it everything works, and some requests for timestamps wait for a sync.
+    /// once. Without it there is no placement, and some requests for timestamps wait for a sync.
     pub fn tick(&self) {
         let ticked = self.inner.shared.step(|scheduler, now| {
             scheduler.tick(now);

@@ -14,7 +14,7 @@ use runtime::sim::{SimClock, SimFs};
 use types::{KeyRange, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId, StoreId};
 
 use super::*;
-use crate::{ClusterConfig, RegionInfo, Store, StoreFilter};
+use crate::{ClusterConfig, Instruction, RegionInfo, Store, StoreFilter, StoreStats};
 
 const START: Duration = Duration::from_secs(1_000_000);
 
@@ -417,6 +417,32 @@ fn a_slow_disk_makes_requests_fail_before_memory_is_full() {
     while matches!(block_on(put_store(&handle, 6)), Err(Error::Busy { .. })) {
         thread::yield_now();
     }
+}
+
+#[test]
+fn orders_wait_until_the_ids_in_them_are_durable() {
+    let world = World::new();
+    let handle = world.bootstrapped();
+    block_on(put_store(&handle, 5)).unwrap();
+    let heartbeats = |s: &mut Scheduler, now| {
+        for store_id in [StoreId(1), StoreId(5)] {
+            let _ = s.store_heartbeat(now, StoreStats { store_id, ..StoreStats::default() })?;
+        }
+        let leader = region(2).peers.first().copied();
+        let report = RegionInfo { region: region(2), leader, ..RegionInfo::default() };
+        s.region_heartbeat(report)
+    };
+    assert_eq!(block_on(handle.run(heartbeats)).unwrap(), None);
+
+    let gate = world.hold_syncs();
+    handle.tick();
+    let mut orders = pin!(handle.take_orders());
+    assert!(poll(orders.as_mut()).is_pending(), "a crash may take the id back");
+    drop(gate);
+    let orders = block_on(orders).unwrap();
+    assert_eq!(orders.len(), 1);
+    assert!(matches!(orders[0].instruction, Instruction::ChangePeer(_)));
+    assert_eq!(at_once(handle.take_orders()).unwrap(), []);
 }
 
 #[test]
