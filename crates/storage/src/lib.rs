@@ -34,7 +34,7 @@ mod value;
 pub use command::Swapped;
 pub use error::{Error, Result};
 pub use expiry::Sweep;
-pub use identity::{Identity, PeerState, RegionState, StoreIdent};
+pub use identity::{Identity, StoreIdent};
 pub use key_mode::{KeyModeLatch, Latching};
 pub use read::{Checksum, KvPair, RawBatchScan, RawScan};
 pub use shell::{Commits, Proposal, Storage, StorageOptions, View};

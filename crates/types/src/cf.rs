@@ -21,6 +21,20 @@ impl Cf {
     /// All column families, in the order in which they are stored and counted.
     pub const ALL: [Cf; 3] = [Cf::Default, Cf::Lock, Cf::Write];
 
+    /// The number on disk.
+    pub fn to_byte(self) -> u8 {
+        match self {
+            Cf::Default => 0,
+            Cf::Lock => 1,
+            Cf::Write => 2,
+        }
+    }
+
+    /// Reads the number on disk.
+    pub fn from_byte(byte: u8) -> Option<Cf> {
+        Cf::ALL.get(usize::from(byte)).copied()
+    }
+
     /// The name on the wire and on disk.
     pub fn name(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use engine::Engine;
+use raftstore::state::PeerState;
 use runtime::Clock;
 use types::{ApiMode, Bytes, KeyMode, Region, RequestContext};
 
@@ -16,7 +17,7 @@ use super::{
     writer::{OnStopped, Writer},
 };
 use crate::{
-    Error, KeyModeLatch, KvPair, PeerState, Result, Statistics, StoreIdent, Swapped, Sweep,
+    Error, KeyModeLatch, KvPair, Result, Statistics, StoreIdent, Swapped, Sweep,
     command::{Action, Command},
     expiry::{self, Cursor},
     identity,

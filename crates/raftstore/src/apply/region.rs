@@ -1,0 +1,25 @@
+//! One region, as it is applied.
+
+use raft::ConfState;
+use types::{PeerId, Region};
+
+use crate::state::{ApplyState, conf_of};
+
+/// A region, its members and how far it is applied.
+#[derive(Debug)]
+pub(crate) struct AppliedRegion {
+    pub(crate) region: Region,
+    /// The peer on this store.
+    pub(crate) peer_id: PeerId,
+    pub(crate) conf: ConfState,
+    pub(crate) applied: ApplyState,
+    /// The peer is no member any more: nothing after that concerns it.
+    pub(crate) is_removed: bool,
+}
+
+impl AppliedRegion {
+    pub(crate) fn new(region: Region, peer_id: PeerId, applied: ApplyState) -> AppliedRegion {
+        let conf = conf_of(&region);
+        AppliedRegion { region, peer_id, conf, applied, is_removed: false }
+    }
+}

@@ -1,0 +1,38 @@
+//! How a store's peers are set.
+
+use raft::Config;
+use types::StoreId;
+
+/// The settings of a store.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The store.
+    pub store_id: StoreId,
+    /// Those of all cores; id and applied index are each peer's own.
+    pub core: Config,
+    /// Ticks between two looks at the logs.
+    pub log_gc_ticks: u32,
+    /// Applied entries beyond which a leader has its region's log compacted.
+    pub log_gc_entries: u64,
+    /// Entries that are kept for a follower that is a little behind.
+    pub log_gc_spare: u64,
+    /// Ticks without a leader after which a peer asks whether it is a member still.
+    pub stale_ticks: u32,
+    /// Messages that are kept for regions that a split is going to make here.
+    pub early_messages_max: usize,
+}
+
+impl StoreConfig {
+    /// The usual settings (design of time: ticks of 100 ms).
+    pub fn new(store_id: StoreId) -> StoreConfig {
+        StoreConfig {
+            store_id,
+            core: Config::new(1),
+            log_gc_ticks: 30,
+            log_gc_entries: 73_000,
+            log_gc_spare: 73_000,
+            stale_ticks: 32,
+            early_messages_max: 256,
+        }
+    }
+}

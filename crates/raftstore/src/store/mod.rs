@@ -1,0 +1,620 @@
+//! All peers of one store, as one step machine.
+//!
+//! [`Store::step`] takes one input; [`Store::turn`] then does what has come of all of them: one Ready of every peer that
+//! has one, their log writes in one batch, as often as there is more. Nothing here waits. What must be waited for is an
+//! output now and an input later: the sync of the log, the application of entries, the making of snapshots.
+//!
+//! A store and its applier are two machines so that entries are applied while others are being replicated. The store
+//! believes what the applier has told it; who reads looks into the engine itself.
+
+mod messages;
+mod open;
+mod requests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use engine::{
+    Engine, Snapshot as EngineSnapshot,
+    raft_log::{LogBatch, RaftLog, Ticket},
+};
+use raft::SnapshotStatus;
+use types::{Bytes, KeyRange, PeerId, Region, RegionError, RegionId, marks::mutant};
+
+use crate::{
+    apply::{Applied, Effect, Task},
+    config::StoreConfig,
+    error::{Error, Result},
+    message::StoreMessage,
+    peer::Peer,
+    snapshot::Descriptor,
+    state::{self, ApplyState, FIRST_INDEX, FIRST_TERM, encode_hard_state},
+};
+
+pub use open::bootstrap;
+pub use requests::{Request, RequestKind};
+
+/// Names a request that waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// What a store is told.
+#[derive(Debug)]
+pub enum Input<A> {
+    /// A tick of the owner's clock has passed.
+    Tick,
+    /// A message of another store. Of a snapshot, after its file has arrived.
+    Message(Box<StoreMessage>),
+    /// A client wants something.
+    Request(Request),
+    /// The log is durable up to here.
+    LogSynced(Ticket),
+    /// What the applier has done.
+    Applied(Vec<Applied<A>>),
+    /// Everything that was in the engine when [`Output::SyncEngine`] was said is durable.
+    EngineSynced,
+    /// A snapshot was made; `None`: it could not be.
+    SnapshotMade {
+        /// Of this region.
+        region_id: RegionId,
+        /// What it is.
+        descriptor: Option<Descriptor>,
+    },
+    /// A snapshot was sent, or got lost.
+    SnapshotSent {
+        /// Of this region.
+        region_id: RegionId,
+        /// To this peer.
+        to: PeerId,
+        /// Whether it has arrived.
+        arrived: bool,
+    },
+    /// A store can't be reached.
+    Unreachable {
+        /// Of this region.
+        region_id: RegionId,
+        /// This peer of it.
+        peer: PeerId,
+    },
+}
+
+/// What a store wants.
+#[derive(Debug)]
+pub enum Output<A> {
+    /// Send this. A message with a snapshot travels with its file.
+    Send(Box<StoreMessage>),
+    /// Sync the log, and say [`Input::LogSynced`].
+    SyncLog,
+    /// Sync the engine, and say [`Input::EngineSynced`].
+    SyncEngine,
+    /// Give this to the applier.
+    Apply(Task),
+    /// Give the data of this snapshot, which was received, to the applier as [`Task::Install`].
+    Install {
+        /// For this peer.
+        peer_id: PeerId,
+        /// What it is.
+        descriptor: Descriptor,
+    },
+    /// Make a snapshot of a region, and say [`Input::SnapshotMade`].
+    MakeSnapshot {
+        /// Which.
+        region_id: RegionId,
+    },
+    /// Remove the file of a snapshot that was received.
+    ForgetSnapshot {
+        /// Of this region.
+        region_id: RegionId,
+        /// Where it stands.
+        applied: ApplyState,
+    },
+    /// The answer to a request.
+    Reply {
+        /// Which.
+        token: Token,
+        /// The answer.
+        result: Result<Response<A>, RegionError>,
+    },
+    /// A read may go on: take a snapshot of the engine, then see with [`check_read`] whether the region is still the one
+    /// that was asked for, then read.
+    Read {
+        /// Which request.
+        token: Token,
+        /// The region.
+        region_id: RegionId,
+        /// Its version as the reader believes.
+        version: u64,
+    },
+    /// A peer leads, or follows somebody, or nobody.
+    Role {
+        /// The region.
+        region_id: RegionId,
+        /// Whether the peer here leads.
+        leads: bool,
+        /// The leader's peer id; 0 is nobody.
+        leader: u64,
+    },
+}
+
+/// What a request is answered.
+#[derive(Debug)]
+pub enum Response<A> {
+    /// A write was carried out.
+    Written(A),
+    /// The region was changed; these are the ones that have come of it.
+    Changed(Vec<Region>),
+    /// It was begun.
+    Begun,
+}
+
+/// What has to be durable in the engine first.
+#[derive(Debug)]
+enum AfterSync {
+    /// Then the log may be compacted.
+    Compact(RegionId, PeerId, u64),
+    /// Then the log of a region that is gone may go.
+    Remove(RegionId),
+    /// Then the file of a snapshot may go.
+    Forget(RegionId, ApplyState),
+}
+
+/// All peers of a store.
+pub struct Store<A> {
+    config: StoreConfig,
+    engine: Arc<dyn Engine>,
+    log: RaftLog,
+    rng: runtime::Rng,
+    peers: BTreeMap<RegionId, Peer>,
+    /// The regions that are initialised here, by their first keys. They never overlap.
+    ranges: BTreeMap<Bytes, RegionId>,
+    /// Peers that may have a Ready.
+    dirty: BTreeSet<RegionId>,
+    /// Peers whose Readies wait for the disk.
+    flying: BTreeSet<RegionId>,
+    /// Regions whose peer here is being destroyed: nobody new lives there before that is done.
+    destroying: BTreeSet<RegionId>,
+    /// The first votes for regions that a split is going to make here.
+    early: VecDeque<StoreMessage>,
+    after_sync: Vec<AfterSync>,
+    /// Those of a sync that is under way.
+    syncing: Option<Vec<AfterSync>>,
+    ticks: u32,
+    out: Vec<Output<A>>,
+}
+
+impl<A> std::fmt::Debug for Store<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("id", &self.config.store_id)
+            .field("peers", &self.peers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<A> Store<A> {
+    /// Takes one input.
+    ///
+    /// # Errors
+    /// The store can't go on.
+    pub fn step(&mut self, input: Input<A>) -> Result<()> {
+        match input {
+            Input::Tick => self.tick(),
+            Input::Message(message) => self.on_message(*message)?,
+            Input::Request(request) => self.on_request(request),
+            Input::LogSynced(ticket) => self.on_log_synced(ticket),
+            Input::Applied(applied) => {
+                for applied in applied {
+                    self.on_applied(applied)?;
+                }
+            }
+            Input::EngineSynced => self.on_engine_synced()?,
+            Input::SnapshotMade { region_id, descriptor } => {
+                if let Some(peer) = self.peers.get_mut(&region_id) {
+                    peer.makes_snapshot = false;
+                    let is_newer = |now: types::RegionEpoch, made: types::RegionEpoch| {
+                        now.conf_ver <= made.conf_ver && now.version <= made.version
+                    };
+                    if let Some(descriptor) = descriptor
+                        && is_newer(peer.region.epoch, descriptor.region.epoch)
+                    {
+                        peer.node.storage().keep_snapshot(descriptor.to_raft());
+                    }
+                }
+            }
+            Input::SnapshotSent { region_id, to, arrived } => {
+                if let Some(peer) = self.peers.get_mut(&region_id) {
+                    let status = match arrived {
+                        true => SnapshotStatus::Finished,
+                        false => SnapshotStatus::Failed,
+                    };
+                    peer.node.report_snapshot(to.0, status);
+                    self.dirty.insert(region_id);
+                }
+            }
+            Input::Unreachable { region_id, peer } => {
+                if let Some(own) = self.peers.get_mut(&region_id) {
+                    own.node.report_unreachable(peer.0);
+                    self.dirty.insert(region_id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what has come of the inputs so far, and says what is to be done.
+    ///
+    /// # Errors
+    /// The store can't go on.
+    pub fn turn(&mut self) -> Result<Vec<Output<A>>> {
+        let mut must_sync = false;
+        while !self.dirty.is_empty() {
+            let dirty = std::mem::take(&mut self.dirty);
+            let mut batch = LogBatch::new();
+            let mut persisting = Vec::new();
+            for &region_id in &dirty {
+                let Some(peer) = self.peers.get_mut(&region_id) else { continue };
+                if let Some(ready) = peer.take_ready(&mut batch, &mut self.out)? {
+                    must_sync |= ready.must_sync;
+                    persisting.push((region_id, ready));
+                }
+            }
+            let ticket = match batch.is_empty() {
+                true => self.log.durable(),
+                false => self.log.append(batch)?,
+            };
+            let durable = self.log.durable();
+            for (region_id, ready) in persisting {
+                let Some(peer) = self.peers.get_mut(&region_id) else { continue };
+                peer.appended(ready, ticket);
+                // Those that wait for nothing.
+                peer.synced(durable, &mut self.out);
+                if peer.is_flying() {
+                    self.flying.insert(region_id);
+                }
+            }
+            for region_id in dirty {
+                self.make_snapshot_if_wanted(region_id);
+                let Some(peer) = self.peers.get(&region_id) else { continue };
+                if peer.is_removed && !peer.leads() {
+                    self.destroy(region_id);
+                } else if peer.node.has_ready() {
+                    self.dirty.insert(region_id);
+                }
+            }
+        }
+        if must_sync {
+            self.out.push(Output::SyncLog);
+        }
+        if self.syncing.is_none() && !self.after_sync.is_empty() {
+            self.syncing = Some(std::mem::take(&mut self.after_sync));
+            self.out.push(Output::SyncEngine);
+        }
+        Ok(std::mem::take(&mut self.out))
+    }
+
+    fn make_snapshot_if_wanted(&mut self, region_id: RegionId) {
+        let Some(peer) = self.peers.get_mut(&region_id) else { return };
+        if peer.node.storage().take_wanted().is_some() && !peer.makes_snapshot {
+            peer.makes_snapshot = true;
+            self.out.push(Output::MakeSnapshot { region_id });
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        let looks = self.ticks.is_multiple_of(self.config.log_gc_ticks.max(1));
+        let mut lost = Vec::new();
+        let patience = self.config.stale_ticks;
+        for (region_id, peer) in &mut self.peers {
+            peer.node.tick();
+            peer.leaderless = if peer.leads() { 0 } else { peer.leaderless + 1 };
+            if patience <= peer.leaderless {
+                peer.leaderless = 0;
+                lost.push(*region_id);
+            }
+            self.dirty.insert(*region_id);
+            if looks && peer.leads() {
+                compact_if_long(&self.config, &self.log, peer);
+            }
+        }
+        for region_id in lost {
+            self.ask_membership(region_id);
+        }
+    }
+
+    fn on_log_synced(&mut self, ticket: Ticket) {
+        for region_id in std::mem::take(&mut self.flying) {
+            let Some(peer) = self.peers.get_mut(&region_id) else { continue };
+            if peer.synced(ticket, &mut self.out) {
+                self.dirty.insert(region_id);
+            }
+            if peer.is_flying() {
+                self.flying.insert(region_id);
+            }
+        }
+    }
+
+    fn on_applied(&mut self, applied: Applied<A>) -> Result<()> {
+        let region_id = applied.region_id;
+        if applied.effects.contains(&Effect::Destroyed) {
+            self.after_sync.push(AfterSync::Remove(region_id));
+            return Ok(());
+        }
+        let Some(peer) = self.peers.get_mut(&region_id) else { return Ok(()) };
+        if peer.id != applied.peer_id {
+            return Ok(());
+        }
+        let effects = applied.effects.clone();
+        let mut splits = Vec::new();
+        for effect in &effects {
+            let before = peer.region.range.clone();
+            peer.take_effect(effect);
+            match effect {
+                Effect::CompactLog { index } if mutant!("log_compacted_before_engine_sync") => {
+                    let mut batch = LogBatch::new();
+                    batch.compact_to(region_id.0, *index);
+                    self.log.append(batch)?;
+                }
+                Effect::CompactLog { index } => {
+                    let compact = AfterSync::Compact(region_id, peer.id, *index);
+                    self.after_sync.push(compact);
+                }
+                Effect::Installed { .. } if mutant!("snapshot_forgotten_before_engine_sync") => {
+                    let applied = applied.state;
+                    self.out.push(Output::ForgetSnapshot { region_id, applied });
+                }
+                Effect::Installed { .. } => {
+                    let forget = AfterSync::Forget(region_id, applied.state);
+                    self.after_sync.push(forget);
+                }
+                Effect::Split { regions } => splits.push(regions.clone()),
+                Effect::Members { .. } | Effect::Destroyed => {}
+            }
+            if peer.region.range != before || matches!(effect, Effect::Installed { .. }) {
+                let range = peer.region.range.clone();
+                if self.ranges.get(&before.start) == Some(&region_id) {
+                    self.ranges.remove(&before.start);
+                }
+                self.ranges.insert(range.start, region_id);
+            }
+        }
+        peer.on_applied(applied, &mut self.out);
+        let leads = peer.leads();
+        self.dirty.insert(region_id);
+        for regions in splits {
+            for region in &regions[1..] {
+                self.begin_child(region, leads)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A region has come from a split: its peer here begins.
+    fn begin_child(&mut self, region: &Region, campaigns: bool) -> Result<()> {
+        let Some(own) = region.peer_on(self.config.store_id).copied() else { return Ok(()) };
+        if let Some(found) = self.peers.get_mut(&region.id) {
+            // Who was told of the region before the split was applied here. Its votes stay in the log.
+            let came_back = own.id < found.id;
+            found.end(&mut self.out);
+            self.peers.remove(&region.id);
+            if came_back {
+                // Meanwhile the region has moved away and come back. What the split has made is nobody's; who came back
+                // begins again when that is gone.
+                self.remove_data(region.clone());
+                return Ok(());
+            }
+        }
+        let bounds = self.log.bounds(region.id.0);
+        // After a crash the log may be ahead of the engine.
+        if bounds.is_none_or(|bounds| bounds.base_index < FIRST_INDEX)
+            || mutant!("split_resets_log")
+        {
+            self.log.append(first_log(region.id, self.log.state(region.id.0)))?;
+        }
+        let rng = self.rng.fork();
+        let applied = ApplyState::FIRST;
+        let mut peer =
+            Peer::new(&self.config, self.log.clone(), own.id, region.clone(), applied, rng)?;
+        if campaigns || region.peers.len() == 1 {
+            peer.node.campaign();
+        }
+        self.ranges.insert(region.range.start.clone(), region.id);
+        self.peers.insert(region.id, peer);
+        self.dirty.insert(region.id);
+        let (known, other): (VecDeque<_>, VecDeque<_>) =
+            self.early.drain(..).partition(|message| message.region_id == region.id);
+        self.early = other;
+        for message in known {
+            self.on_message(message)?;
+        }
+        Ok(())
+    }
+
+    /// The peer of a region is gone from here for good, and so are its data.
+    fn destroy(&mut self, region_id: RegionId) {
+        let Some(mut peer) = self.peers.remove(&region_id) else { return };
+        peer.end(&mut self.out);
+        self.flying.remove(&region_id);
+        self.dirty.remove(&region_id);
+        self.out.push(Output::Role { region_id, leads: false, leader: 0 });
+        if self.ranges.get(&peer.region.range.start) == Some(&region_id) {
+            self.ranges.remove(&peer.region.range.start);
+        }
+        let own = peer.member();
+        match peer.installing.take() {
+            // The applier may be at it.
+            Some(descriptor) => self.remove_data(with_own(descriptor.region, own)),
+            None if peer.is_initialised() => self.remove_data(with_own(peer.region, own)),
+            // There are no data. Its votes stay in the log.
+            None => {}
+        }
+    }
+
+    /// Has the data of a region removed, and everything that is known of it but a tombstone. Nobody lives there before.
+    fn remove_data(&mut self, region: Region) {
+        if mutant!("log_removed_before_tombstone") {
+            let mut batch = LogBatch::new();
+            batch.remove(region.id.0);
+            // A mutant need not be polite.
+            let _ = self.log.append(batch);
+            self.out.push(Output::SyncLog);
+        }
+        self.destroying.insert(region.id);
+        let ranges = vec![region.range.clone()];
+        self.out.push(Output::Apply(Task::Destroy { region, ranges }));
+    }
+
+    fn on_engine_synced(&mut self) -> Result<()> {
+        let mut batch = LogBatch::new();
+        for after in self.syncing.take().unwrap_or_default() {
+            match after {
+                AfterSync::Compact(region_id, peer_id, index) => {
+                    let lives = self.peers.get(&region_id).is_some_and(|peer| peer.id == peer_id);
+                    let last = self.log.bounds(region_id.0).map_or(0, |bounds| bounds.last_index);
+                    if lives && index <= last {
+                        batch.compact_to(region_id.0, index);
+                    }
+                }
+                AfterSync::Remove(region_id) => {
+                    batch.remove(region_id.0);
+                    self.destroying.remove(&region_id);
+                }
+                AfterSync::Forget(region_id, applied) => {
+                    self.out.push(Output::ForgetSnapshot { region_id, applied });
+                }
+            }
+        }
+        if !batch.is_empty() {
+            self.log.append(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Whether keys of `range` are in an initialised region of this store, other than `except`.
+    fn overlaps(&self, range: &KeyRange, except: RegionId) -> bool {
+        self.ranges.values().filter(|id| **id != except).any(|id| {
+            self.peers.get(id).is_some_and(|peer| !peer.region.range.intersect(range).is_empty())
+        })
+    }
+
+    /// The regions of this store, as far as they are initialised, in the order of their ids.
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.peers.values().filter(|peer| peer.is_initialised()).map(|peer| &peer.region)
+    }
+
+    /// A line for each peer, for people.
+    pub fn statuses(&self) -> impl Iterator<Item = String> {
+        self.peers.values().map(|peer| {
+            let status = peer.node.status();
+            let (region, members) = (&peer.region, &peer.region.peers);
+            let members: Vec<String> = members
+                .iter()
+                .map(|member| format!("{}@{}{:?}", member.id, member.store_id, member.role))
+                .collect();
+            format!(
+                "region {} [{}, {}) epoch {} peer {} {:?} of {} term {} log {}..={} commit {} applied {}/{}{}{} members {members:?}",
+                region.id,
+                types::key::display(&region.range.start),
+                types::key::display(&region.range.end),
+                region.epoch,
+                peer.id,
+                status.role,
+                status.leader,
+                status.term,
+                status.first_index,
+                status.last_index,
+                status.committed,
+                status.applied,
+                peer.applied.index,
+                if peer.installing.is_some() { " installing" } else { "" },
+                if peer.is_removed { " removed" } else { "" },
+            )
+        })
+    }
+
+    /// What the Raft core of a region believes.
+    pub fn raft_status(&self, region: RegionId) -> Option<raft::Status> {
+        self.peers.get(&region).map(|peer| peer.node.status())
+    }
+
+    /// How far a region is applied here.
+    pub fn applied(&self, region: RegionId) -> Option<ApplyState> {
+        self.peers.get(&region).map(|peer| peer.applied)
+    }
+
+    /// The invariant of ranges: what is initialised here never overlaps.
+    ///
+    /// # Errors
+    /// The two that do.
+    pub fn check_ranges(&self) -> Result<(), Box<(Region, Region)>> {
+        let regions: Vec<&Region> = self.regions().collect();
+        for (number, one) in regions.iter().enumerate() {
+            for other in &regions[number + 1..] {
+                if !one.range.intersect(&other.range).is_empty() {
+                    return Err(Box::new(((*one).clone(), (*other).clone())));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The region for a tombstone, which remembers who lived here though that is no member any more.
+fn with_own(mut region: Region, own: types::Peer) -> Region {
+    let is_missing = region.peers.iter().all(|peer| peer.id != own.id);
+    if is_missing && !mutant!("tombstone_forgets_who_lived_there") {
+        region.peers.push(own);
+    }
+    region
+}
+
+/// Has the log of a region compacted if it is long. Followers that are a little behind are spared.
+fn compact_if_long(config: &StoreConfig, log: &RaftLog, peer: &mut Peer) {
+    let Some(bounds) = log.bounds(peer.region_id().0) else { return };
+    let applied = peer.applied.index;
+    if applied < bounds.base_index.max(peer.compacting) + config.log_gc_entries {
+        return;
+    }
+    let status = peer.node.status();
+    let slowest = status.peers.iter().map(|peer| peer.matched).min().unwrap_or(applied);
+    let spared = applied.saturating_sub(config.log_gc_spare);
+    let index = slowest.max(spared).min(applied.saturating_sub(1));
+    if bounds.base_index < index {
+        peer.compacting = index;
+        peer.compact_log(index);
+    }
+}
+
+/// The log of a new group. A vote that was given before is kept.
+fn first_log(region: RegionId, state: Option<Bytes>) -> LogBatch {
+    let mut batch = LogBatch::new();
+    batch.reset(region.0, FIRST_INDEX, FIRST_TERM);
+    if state.is_none() {
+        let hard_state = raft::HardState { term: FIRST_TERM, vote: 0, commit: FIRST_INDEX };
+        batch.put_state(region.0, encode_hard_state(hard_state));
+    }
+    batch
+}
+
+/// The region that a read may look at, in a snapshot of the engine that was taken after [`Output::Read`].
+///
+/// # Errors
+/// The region has changed, or is gone. `Err(Err(_))`: the engine failed.
+pub fn check_read(
+    snapshot: &dyn EngineSnapshot,
+    region_id: RegionId,
+    version: u64,
+) -> Result<Region, Result<RegionError, Error>> {
+    let found = state::region_state(snapshot, region_id).map_err(|error| Err(error.into()))?;
+    match found {
+        Some(found) if found.state == state::PeerState::Normal => {
+            if found.region.epoch.version != version && !mutant!("read_without_region_check") {
+                return Err(Ok(RegionError::EpochNotMatch { regions: vec![found.region] }));
+            }
+            Ok(found.region)
+        }
+        _ => Err(Ok(RegionError::RegionNotFound { region: region_id })),
+    }
+}

@@ -1,0 +1,112 @@
+//! What clients and the scheduler want of a region.
+
+use types::{
+    Bytes, Peer as Member, PeerId, PeerRole, Region, RegionEpoch, RegionError, RegionId, StoreId,
+};
+
+use super::{Output, Response, Store, Token};
+use crate::{command::SplitChild, peer::propose::Refusal};
+
+/// A request and where its sender believes the region to be.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its answer comes as [`Output::Reply`], or [`Output::Read`], with this.
+    pub token: Token,
+    /// The region.
+    pub region_id: RegionId,
+    /// The region's epoch as the sender knows it.
+    pub epoch: RegionEpoch,
+    /// The store that is meant; 0: whichever.
+    pub store_id: StoreId,
+    /// What is wanted.
+    pub kind: RequestKind,
+}
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub enum RequestKind {
+    /// Carry out a command.
+    Write {
+        /// The smallest key that it concerns, in stored form.
+        first: Bytes,
+        /// The largest one.
+        last: Bytes,
+        /// The command.
+        command: Bytes,
+    },
+    /// Let a read see everything that was written before.
+    Read {
+        /// Whether a follower may answer, after it has asked the leader.
+        replica_read: bool,
+    },
+    /// Cut the region.
+    Split {
+        /// The new regions, in the order of their keys.
+        children: Vec<SplitChild>,
+    },
+    /// Give these members these roles; none: they leave. One: a single step; several: through a joint state.
+    ChangeMembers {
+        /// Roles and members.
+        changes: Vec<(Option<PeerRole>, Member)>,
+    },
+    /// Hand the leadership over.
+    TransferLeader {
+        /// To this peer.
+        to: PeerId,
+    },
+}
+
+impl<A> Store<A> {
+    pub(super) fn on_request(&mut self, request: Request) {
+        let Request { token, region_id, epoch, store_id, kind } = request;
+        let refuse = |out: &mut Vec<Output<A>>, error| {
+            out.push(Output::Reply { token, result: Err(error) });
+        };
+        let own = self.config.store_id;
+        if !store_id.is_none() && store_id != own {
+            let error = RegionError::StoreNotMatch { request: store_id, actual: own };
+            return refuse(&mut self.out, error);
+        }
+        let Some(peer) = self.peers.get_mut(&region_id).filter(|peer| peer.is_initialised()) else {
+            return refuse(&mut self.out, RegionError::RegionNotFound { region: region_id });
+        };
+        let taken = match kind {
+            RequestKind::Write { first, last, command } => {
+                peer.write(epoch.version, (&first, &last), command, token)
+            }
+            RequestKind::Read { replica_read } => peer.read(epoch.version, token, replica_read),
+            RequestKind::Split { children } => peer.split(epoch, children, token),
+            RequestKind::ChangeMembers { changes } => peer.change_members(epoch, &changes, token),
+            RequestKind::TransferLeader { to } => match peer.node.transfer_leader(to.0) {
+                Ok(()) => {
+                    self.out.push(Output::Reply { token, result: Ok(Response::Begun) });
+                    Ok(())
+                }
+                Err(_) => Err(Refusal::Error(peer.not_leader())),
+            },
+        };
+        self.dirty.insert(region_id);
+        match taken {
+            Ok(()) => {}
+            Err(Refusal::Error(error)) => refuse(&mut self.out, error),
+            Err(Refusal::Epoch) => {
+                let regions = self.regions_since(region_id, epoch.version);
+                refuse(&mut self.out, RegionError::EpochNotMatch { regions });
+            }
+        }
+    }
+
+    /// What has come of a region since `version`: it, and as many of its neighbours to the right as there were splits.
+    fn regions_since(&self, region_id: RegionId, version: u64) -> Vec<Region> {
+        let Some(peer) = self.peers.get(&region_id) else { return Vec::new() };
+        let mut regions = vec![peer.region.clone()];
+        let splits = peer.region.epoch.version.saturating_sub(version);
+        for _ in 0..splits {
+            let end = regions.last().map(|region| region.range.end.clone()).unwrap_or_default();
+            let next = self.ranges.get(&end).filter(|_| !end.is_empty());
+            let Some(next) = next.and_then(|id| self.peers.get(id)) else { break };
+            regions.push(next.region.clone());
+        }
+        regions
+    }
+}

@@ -1,0 +1,301 @@
+//! Stores in a box: what a cluster has to be able to do.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use raftstore::{
+    StoreConfig,
+    store::RequestKind,
+    testing::{Cluster, Fate},
+};
+use types::{Peer, PeerId, PeerRole, Region, RegionError, RegionId, StoreId};
+
+fn config() -> StoreConfig {
+    StoreConfig {
+        log_gc_ticks: 5,
+        log_gc_entries: 20,
+        log_gc_spare: 10,
+        ..StoreConfig::new(StoreId(0))
+    }
+}
+
+/// Puts a pair, trying again until it is there.
+fn must_put(cluster: &mut Cluster, key: &str, value: &str) {
+    let mut token = None;
+    cluster.until(200, "a put", |cluster| {
+        if let Some(token) = token
+            && let Some(fate) = cluster.fates.get(&token)
+        {
+            if matches!(fate, Fate::Written(_)) {
+                return true;
+            }
+        } else if token.is_some() {
+            return false;
+        }
+        token = cluster
+            .leader_of(key.as_bytes())
+            .map(|(leader, region)| cluster.put(leader, &region, key, value));
+        false
+    });
+}
+
+/// Asks for something of the region with `key` until it is done.
+fn must(
+    cluster: &mut Cluster,
+    key: &str,
+    mut kind: impl FnMut(&mut Cluster, &Region) -> RequestKind,
+) -> Vec<Region> {
+    let mut token = None;
+    let mut changed = Vec::new();
+    cluster.until(300, "a change of the region", |cluster| {
+        match token.and_then(|token| cluster.fates.get(&token)) {
+            Some(Fate::Changed(regions)) => {
+                changed = regions.clone();
+                return true;
+            }
+            None if token.is_some() => return false,
+            _ => {}
+        }
+        if let Some((leader, region)) = cluster.leader_of(key.as_bytes()) {
+            let kind = kind(cluster, &region);
+            token = Some(cluster.request(leader, &region, kind));
+        }
+        false
+    });
+    changed
+}
+
+fn must_get(cluster: &mut Cluster, key: &str) -> Option<String> {
+    let mut token = None;
+    let mut found = None;
+    cluster.until(200, "a get", |cluster| {
+        match token.and_then(|token| cluster.fates.get(&token)) {
+            Some(Fate::Read(value)) => {
+                found = value.as_ref().map(|value| String::from_utf8(value.to_vec()).unwrap());
+                return true;
+            }
+            None if token.is_some() => return false,
+            _ => {}
+        }
+        token = cluster
+            .leader_of(key.as_bytes())
+            .map(|(leader, region)| cluster.get(leader, &region, key, false));
+        false
+    });
+    found
+}
+
+fn member(id: u64, store: u64, role: PeerRole) -> Peer {
+    Peer { id: PeerId(id), store_id: StoreId(store), role }
+}
+
+/// Waits until every member of every region has the same pairs.
+fn converge(cluster: &mut Cluster) {
+    cluster.until(400, "all replicas are equal", |cluster| {
+        let regions: Vec<Region> = cluster
+            .nodes
+            .values()
+            .flat_map(|node| node.store.regions().cloned().collect::<Vec<_>>())
+            .collect();
+        regions.iter().all(|region| {
+            region.peers.iter().all(|peer| {
+                let Some(node) = cluster.nodes.get(&peer.store_id) else { return false };
+                let leader = cluster.leader_of(&region.range.start);
+                let Some((leader, _)) = leader else { return false };
+                node.store.regions().any(|other| other == region)
+                    && node.store.applied(region.id)
+                        == cluster.nodes[&leader].store.applied(region.id)
+                    && cluster.pairs(peer.store_id, region) == cluster.pairs(leader, region)
+            })
+        })
+    });
+}
+
+#[test]
+fn a_store_alone_serves() {
+    let mut cluster = Cluster::new(1, 1, 1, config());
+    must_put(&mut cluster, "a", "1");
+    assert_eq!(must_get(&mut cluster, "a").as_deref(), Some("1"));
+    assert_eq!(must_get(&mut cluster, "b"), None);
+    cluster.crash(StoreId(1));
+    cluster.start(StoreId(1));
+    assert_eq!(must_get(&mut cluster, "a").as_deref(), Some("1"));
+}
+
+#[test]
+fn three_stores_agree_and_survive_the_loss_of_one() {
+    let mut cluster = Cluster::new(2, 3, 3, config());
+    for number in 0..50 {
+        must_put(&mut cluster, &format!("k{number}"), "v");
+    }
+    let (leader, _) = cluster.leader_of(b"k1").unwrap();
+    cluster.crash(leader);
+    must_put(&mut cluster, "after", "v");
+    cluster.start(leader);
+    converge(&mut cluster);
+    assert_eq!(must_get(&mut cluster, "k49").as_deref(), Some("v"));
+}
+
+#[test]
+fn who_does_not_lead_says_who_does() {
+    let mut cluster = Cluster::new(3, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let other = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+    let token = cluster.put(other, &region, "a", "2");
+    let Fate::Error(RegionError::NotLeader { leader: hint, .. }) = &cluster.fates[&token] else {
+        panic!("{:?}", cluster.fates[&token]);
+    };
+    assert_eq!(hint.map(|peer| peer.store_id), Some(leader));
+    let token = cluster.put(leader, &Region { id: RegionId(9), ..region.clone() }, "a", "2");
+    assert!(matches!(cluster.fates[&token], Fate::Error(RegionError::RegionNotFound { .. })));
+    // A follower answers when it has asked.
+    let token = cluster.get(other, &region, "a", true);
+    cluster.until(20, "a follower reads", |cluster| cluster.fates.contains_key(&token));
+    assert_eq!(cluster.fates[&token], Fate::Read(Some("1".into())));
+}
+
+#[test]
+fn a_follower_that_was_away_too_long_gets_a_snapshot() {
+    let mut cluster = Cluster::new(4, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, _) = cluster.leader_of(b"a").unwrap();
+    let away = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+    cluster.cut.insert(away);
+    for number in 0..100 {
+        must_put(&mut cluster, &format!("k{number:03}"), "v");
+    }
+    cluster.until(100, "the log is compacted", |cluster| {
+        let (leader, _) = cluster.leader_of(b"a").unwrap();
+        cluster.nodes[&leader].store.raft_status(RegionId(1)).unwrap().first_index > 60
+    });
+    cluster.cut.clear();
+    converge(&mut cluster);
+    cluster.crash(away);
+    cluster.start(away);
+    converge(&mut cluster);
+}
+
+#[test]
+fn a_region_is_split_and_both_parts_serve() {
+    let mut cluster = Cluster::new(5, 3, 3, config());
+    for key in ["a", "m", "z"] {
+        must_put(&mut cluster, key, "1");
+    }
+    let (_, old) = cluster.leader_of(b"a").unwrap();
+    let regions = must(&mut cluster, "a", |cluster, region| RequestKind::Split {
+        children: vec![cluster.split_child(region, "m")],
+    });
+    assert_eq!(regions.len(), 2);
+    assert_eq!(regions[0].range.end, regions[1].range.start);
+    assert_eq!((regions[0].epoch.version, regions[1].epoch.version), (2, 2));
+    must_put(&mut cluster, "b", "2");
+    must_put(&mut cluster, "n", "2");
+    for (key, value) in [("a", "1"), ("b", "2"), ("m", "1"), ("n", "2"), ("z", "1")] {
+        assert_eq!(must_get(&mut cluster, key).as_deref(), Some(value), "{key}");
+    }
+    // Who believes in the old region is told of both.
+    let (leader, _) = cluster.leader_of(b"a").unwrap();
+    let token = cluster.put(leader, &old, "z", "3");
+    let Fate::Error(RegionError::EpochNotMatch { regions }) = &cluster.fates[&token] else {
+        panic!("{:?}", cluster.fates[&token]);
+    };
+    assert_eq!(regions.len(), 2);
+    for id in 1..=3 {
+        cluster.crash(StoreId(id));
+        cluster.start(StoreId(id));
+    }
+    assert_eq!(must_get(&mut cluster, "n").as_deref(), Some("2"));
+    converge(&mut cluster);
+}
+
+#[test]
+fn members_come_and_go() {
+    let mut cluster = Cluster::new(6, 4, 3, config());
+    for number in 0..30 {
+        must_put(&mut cluster, &format!("k{number}"), "v");
+    }
+    let add = |role| {
+        move |_: &mut Cluster, _: &Region| RequestKind::ChangeMembers {
+            changes: vec![(Some(role), member(44, 4, role))],
+        }
+    };
+    must(&mut cluster, "a", add(PeerRole::Learner));
+    converge(&mut cluster);
+    must(&mut cluster, "a", add(PeerRole::Voter));
+    converge(&mut cluster);
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    assert_eq!(region.peers.len(), 4);
+    let gone = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers { changes: vec![(None, gone)] });
+    cluster.until(200, "the removed peer is gone", |cluster| {
+        cluster.nodes[&gone.store_id].store.regions().count() == 0
+    });
+    assert!(cluster.pairs(gone.store_id, &region).is_empty(), "its data are gone");
+    must_put(&mut cluster, "after", "v");
+    converge(&mut cluster);
+    // The store gets a new peer of the region.
+    let again = member(55, gone.store_id.0, PeerRole::Voter);
+    for _ in 0..2 {
+        must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers {
+            changes: vec![(Some(PeerRole::Voter), again)],
+        });
+        converge(&mut cluster);
+    }
+    let (_, region) = cluster.leader_of(b"a").unwrap();
+    assert!(region.peers.contains(&again), "first a learner, then a voter");
+    assert_eq!(cluster.nodes[&gone.store_id].store.regions().count(), 1);
+}
+
+#[test]
+fn a_leader_that_is_removed_goes_and_another_leads() {
+    let mut cluster = Cluster::new(7, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let own = *region.peer_on(leader).unwrap();
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers { changes: vec![(None, own)] });
+    must_put(&mut cluster, "b", "2");
+    cluster.until(200, "the old leader is gone", |cluster| {
+        cluster.nodes[&leader].store.regions().count() == 0
+    });
+    assert_ne!(cluster.leader_of(b"a").unwrap().0, leader);
+}
+
+#[test]
+fn a_peer_that_missed_its_removal_is_told() {
+    let mut cluster = Cluster::new(8, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let gone = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    cluster.cut.insert(gone.store_id);
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers { changes: vec![(None, gone)] });
+    cluster.cut.clear();
+    cluster.until(200, "it has heard", |cluster| {
+        cluster.nodes[&gone.store_id].store.regions().count() == 0
+    });
+}
+
+#[test]
+fn a_joint_change_replaces_a_member() {
+    let mut cluster = Cluster::new(9, 4, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let old = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers {
+        changes: vec![(Some(PeerRole::Learner), member(44, 4, PeerRole::Learner))],
+    });
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers {
+        changes: vec![
+            (Some(PeerRole::Voter), member(44, 4, PeerRole::Voter)),
+            (Some(PeerRole::Learner), old),
+        ],
+    });
+    cluster.until(200, "the joint state is left", |cluster| {
+        let (_, region) = cluster.leader_of(b"a").unwrap();
+        region.peers.iter().all(|peer| matches!(peer.role, PeerRole::Voter | PeerRole::Learner))
+    });
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers { changes: vec![(None, old)] });
+    must_put(&mut cluster, "b", "2");
+    converge(&mut cluster);
+    let (_, region) = cluster.leader_of(b"a").unwrap();
+    assert_eq!(region.peers.len(), 3);
+    assert!(region.peer_on(StoreId(4)).is_some());
+}
