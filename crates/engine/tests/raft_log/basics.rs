@@ -84,6 +84,7 @@ fn what_is_not_there_is_compacted_or_unavailable() {
     assert!(matches!(log.term(1, u64::MAX), Err(Error::Unavailable { .. })));
 
     assert_eq!((log.bounds(2), log.state(2)), (None, None));
+    assert_eq!(log.term(2, 0).unwrap(), 0);
     assert!(matches!(log.term(2, 1), Err(Error::Unavailable { last_index: 0, .. })));
     assert!(matches!(log.entries(2, 1, 2, 0), Err(Error::Unavailable { .. })));
 }
