@@ -226,7 +226,9 @@ impl Nemesis {
     ) -> Blow {
         match plan {
             Plan::Join => world.network.heal(),
-            Plan::Rejoin(machine) => set_isolated(world, machine, Side::Both, false),
+            Plan::Rejoin(machine) if self.active => {
+                set_isolated(world, machine, Side::Both, false);
+            }
             Plan::Room(machine) => world.disk_mut(machine).set_room(None),
             Plan::Strike(kind) if self.active => {
                 self.plan_next(world, kind);
@@ -248,7 +250,12 @@ impl Nemesis {
                 isolate(world, machine, Side::In);
                 world.schedule(3 * self.patience, A::from(Plan::Join));
             }
-            Plan::Strike(_) | Plan::Deafen(_) | Plan::Depose(..) | Plan::Boot(_) => {}
+            // Later the owner alone decides who reaches whom.
+            Plan::Strike(_)
+            | Plan::Rejoin(_)
+            | Plan::Deafen(_)
+            | Plan::Depose(..)
+            | Plan::Boot(_) => {}
         }
         Blow::Nothing
     }

@@ -199,7 +199,7 @@ impl Sizes<'_> {
     }
 }
 
-/// Appends an operation with entries of one term. `rewritten` tells the two kinds apart.
+/// Appends an operation with entries of one term.
 pub(super) fn put_entries(
     out: &mut Vec<u8>,
     origin: Origin,

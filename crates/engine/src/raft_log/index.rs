@@ -217,10 +217,14 @@ impl Index {
         self.regions.insert(id, region);
     }
 
+    /// Where the log of a region begins and ends, also if it has nothing.
+    pub(super) fn bounds(&self, id: u64) -> Bounds {
+        self.regions.get(&id).map(Region::bounds).unwrap_or_default()
+    }
+
     /// Checks that all of `range`, which is not empty, is there.
     pub(super) fn find(&self, id: u64, range: &Range<u64>) -> Result<&Region> {
-        let bounds = self.regions.get(&id).map(Region::bounds).unwrap_or_default();
-        let Bounds { base_index, last_index, .. } = bounds;
+        let Bounds { base_index, last_index, .. } = self.bounds(id);
         if range.start <= base_index {
             return Err(Error::Compacted { region: id, index: range.start, base_index });
         }

@@ -156,10 +156,9 @@ impl RaftLog {
     /// `Compacted` below the base, `Unavailable` beyond the end.
     pub fn term(&self, region: u64, index: u64) -> Result<u64> {
         let state = self.shared.state();
-        if let Some(known) = state.index.regions.get(&region)
-            && known.base.index == index
-        {
-            return Ok(known.base.term);
+        let Bounds { base_index, base_term, .. } = state.index.bounds(region);
+        if index == base_index {
+            return Ok(base_term);
         }
         let known = state.index.find(region, &(index..index.saturating_add(1)))?;
         Ok(known.location(index).expect("the index was found").term)

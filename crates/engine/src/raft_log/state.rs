@@ -96,8 +96,8 @@ impl State {
         for operation in operations {
             let region = operation.region();
             let (base_index, last_index) = changed.entry(region).or_insert_with(|| {
-                let bounds = self.index.regions.get(&region).map(|region| region.bounds());
-                bounds.map_or((0, 0), |bounds| (bounds.base_index, bounds.last_index))
+                let bounds = self.index.bounds(region);
+                (bounds.base_index, bounds.last_index)
             });
             match operation {
                 Operation::Append { entries, .. } => {

@@ -1,10 +1,12 @@
 //! What each call does, one property a test.
 
+use std::sync::Arc;
+
 use engine::raft_log::{Bounds, Error, LogBatch, Options, RaftLog, STATE_BYTES_MAX, Ticket};
-use runtime::{Fs, sim::SimFs};
+use runtime::{Fs, Rng, real::RealFs, sim::SimFs};
 use types::Bytes;
 
-use crate::model::{Model, dir, entries, open, small};
+use crate::model::{Model, any_len, batch, dir, entries, open, small};
 
 fn text(log: &RaftLog, region: u64, low: u64, high: u64, max_bytes: usize) -> Vec<String> {
     let entries = log.entries(region, low, high, max_bytes).unwrap();
@@ -84,6 +86,7 @@ fn what_is_not_there_is_compacted_or_unavailable() {
     assert!(matches!(log.term(1, u64::MAX), Err(Error::Unavailable { .. })));
 
     assert_eq!((log.bounds(2), log.state(2)), (None, None));
+    assert_eq!(log.term(2, 0).unwrap(), 0);
     assert!(matches!(log.term(2, 1), Err(Error::Unavailable { last_index: 0, .. })));
     assert!(matches!(log.entries(2, 1, 2, 0), Err(Error::Unavailable { .. })));
 }
@@ -316,8 +319,33 @@ fn a_start_tells_how_far_it_is() {
         assert_eq!(progress.segments, segments);
         seen.push(progress.segments_read);
     };
-    RaftLog::open(std::sync::Arc::new(fs), dir(), &small(), progress).unwrap();
+    RaftLog::open(Arc::new(fs), dir(), &small(), progress).unwrap();
     assert_eq!(seen, (1..=segments).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_real_disk_is_as_good_as_a_simulated_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let fs = Arc::new(RealFs::new());
+        RaftLog::open(fs, &dir.path().join("raft"), &small(), &mut |_| {}).unwrap()
+    };
+    let (mut rng, mut model) = (Rng::new(3), Model::default());
+    let mut spares_used = 0;
+    for _ in 0..4 {
+        let (log, mut writer) = open();
+        assert_eq!(Model::of(&log).unwrap(), model);
+        for _ in 0..50 {
+            let ops = model.random_ops(&mut rng, any_len);
+            log.append(batch(&ops)).unwrap();
+            model.apply(&ops);
+            writer.sync().unwrap();
+            while writer.maintain(1000).unwrap().more {}
+        }
+        assert_eq!(Model::of(&log).unwrap(), model);
+        spares_used += log.statistics().spares_used;
+    }
+    assert!(0 < spares_used);
 }
 
 #[test]

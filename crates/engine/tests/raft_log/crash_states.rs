@@ -1,6 +1,6 @@
 //! States that a disk may be in, one by one: groups that are cut at every byte or of which any set of sectors is
-//! missing, every bit of durable data turned, the power cut at every operation of the log, of its housekeeping and of
-//! the start after that.
+//! missing, bits turned in every byte of durable data, the power cut at every operation of the log, of its housekeeping
+//! and of the start after that.
 //!
 //! Each state must open to what was appended up to some batch, with everything that was durable; or, if durable data
 //! were damaged, be refused with file and offset, by the start or by the read of the entry. One exception is permitted

@@ -7,4 +7,5 @@ mod faults;
 mod golden;
 mod model;
 mod property;
+mod rewrites;
 mod threads;
