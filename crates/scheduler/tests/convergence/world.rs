@@ -219,11 +219,18 @@ impl World {
             .retain(|_, event| !matches!(event, Event::Chaos | Event::Crash | Event::Squeeze));
         self.calm_down();
         let deadline = self.now + 40 * MINUTE;
-        self.run_until(deadline, |world| {
-            !world.is_anybody_on_the_way() && world.unsettled().is_none()
-        });
-        if let Some(what) = self.unsettled() {
-            panic!("no convergence: {what}");
+        loop {
+            self.run_until(deadline, |world| {
+                !world.is_anybody_on_the_way() && world.unsettled().is_none()
+            });
+            if let Some(what) = self.unsettled() {
+                panic!("no convergence: {what}");
+            }
+            // What was said and asked for before may still be under way.
+            self.let_pass(MINUTE + 5 * SECOND);
+            if self.unsettled().is_none() {
+                break;
+            }
         }
         let still_until = self.now + 15 * MINUTE;
         self.run_until(still_until, |world| {
@@ -237,7 +244,7 @@ impl World {
     pub(crate) fn run_until(&mut self, end: Duration, is_over: impl Fn(&mut World) -> bool) {
         while let Some((&key, _)) = self.queue.first_key_value() {
             if end < key.0 {
-                self.now = end;
+                self.now = self.now.max(end);
                 return;
             }
             let event = self.queue.remove(&key).unwrap();
