@@ -691,11 +691,11 @@ impl<'a> Group<'a> {
                 self.phase = Phase::Done;
                 Ok(())
             }
-            Phase::All => {
+            Phase::Quorum { .. } | Phase::All => {
                 self.switch_off_disturbers();
                 Ok(())
             }
-            _ => Ok(()),
+            Phase::Chaos | Phase::Done => Ok(()),
         }
     }
 
