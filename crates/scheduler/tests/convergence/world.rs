@@ -218,7 +218,7 @@ impl World {
         self.queue
             .retain(|_, event| !matches!(event, Event::Chaos | Event::Crash | Event::Squeeze));
         self.calm_down();
-        let deadline = self.now + 40 * MINUTE;
+        let deadline = self.now + 30 * MINUTE;
         loop {
             self.run_until(deadline, |world| {
                 !world.is_anybody_on_the_way() && world.unsettled().is_none()
@@ -232,7 +232,7 @@ impl World {
                 break;
             }
         }
-        let still_until = self.now + 15 * MINUTE;
+        let still_until = self.now + 10 * MINUTE;
         self.run_until(still_until, |world| {
             let running = world.scheduler.operators().value;
             assert!(running.is_empty(), "a settled cluster does not rest: {running:?}");
