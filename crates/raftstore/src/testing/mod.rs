@@ -3,8 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod machine;
+mod network;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,50 +17,23 @@ use engine::{
     Engine, Family, MemoryEngine,
     raft_log::{self, RaftLog, RaftLogWriter},
 };
-use raft::MessageBody as RaftBody;
 use runtime::{Fs, Rng, sim::SimFs};
 use types::{
     Bytes, Cf, KeyRange, Modify, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionError,
     RegionId, StoreId,
-    codec::{Reader, Writer},
 };
 
 use crate::{
     SplitChild,
-    apply::{Applier, Changes, Machine, Task},
+    apply::{Applier, Task},
     config::StoreConfig,
-    message::{MessageBody, StoreMessage},
     snapshot::{Descriptor, Snapshots},
     store::{self, Input, Output, Request, RequestKind, Response, Store, Token, check_read},
 };
 
-/// Puts pairs into the default family; answers what was there before the first one.
-#[derive(Debug)]
-pub struct KvMachine;
-
-impl Machine for KvMachine {
-    type Answer = Option<Bytes>;
-
-    fn apply(
-        &mut self,
-        command: &Bytes,
-        changes: &mut Changes<'_>,
-    ) -> Result<Option<Bytes>, engine::Error> {
-        let mut reader = Reader::new(command);
-        let mut before = None;
-        while reader.remaining() > 0 {
-            let (key, value) = (reader.owned().unwrap(), reader.owned().unwrap());
-            before = before.or(changes.get(Cf::Default, &key)?);
-            changes.push(Modify::Put { cf: Cf::Default, key, value });
-        }
-        Ok(before)
-    }
-}
-
-/// The command that puts a pair.
-pub fn put(key: &[u8], value: &[u8]) -> Bytes {
-    Writer::new().bytes(key).bytes(value).finish().into()
-}
+pub use machine::{KvMachine, command, put};
+pub use network::TICK;
+use network::{Filter, UnderWay};
 
 type Answer = Option<Bytes>;
 
@@ -66,6 +43,8 @@ pub struct Node {
     fs: SimFs,
     /// The engine.
     pub engine: Arc<MemoryEngine>,
+    /// Its Raft log.
+    pub log: RaftLog,
     log_writer: RaftLogWriter,
     snapshots: Snapshots,
     /// The store.
@@ -88,8 +67,17 @@ pub enum Fate {
     Begun,
     /// A read has seen this.
     Read(Option<Bytes>),
+    /// A scan has seen these pairs, as many as are in the region.
+    Scanned(Vec<(Bytes, Bytes)>),
     /// It was refused, or nobody knows.
     Error(RegionError),
+}
+
+/// What a read wants to see, of the default family.
+#[derive(Clone, Debug)]
+enum Wanted {
+    Key(Bytes),
+    Range(KeyRange),
 }
 
 /// Stores and the network between them.
@@ -101,12 +89,16 @@ pub struct Cluster {
     pub nodes: BTreeMap<StoreId, Node>,
     /// The disks of those that do not.
     off: BTreeMap<StoreId, (SimFs, Arc<MemoryEngine>)>,
-    network: Vec<StoreMessage>,
+    network: Vec<UnderWay>,
+    filters: Vec<Filter>,
+    now: u64,
+    /// How many milliseconds a message takes, when time passes.
+    pub delays: RangeInclusive<u64>,
     /// Stores that hear and say nothing.
     pub cut: BTreeSet<StoreId>,
     /// What became of requests.
     pub fates: BTreeMap<Token, Fate>,
-    reads: BTreeMap<Token, Bytes>,
+    reads: BTreeMap<Token, Wanted>,
     last_token: u64,
     next_id: u64,
 }
@@ -124,6 +116,9 @@ impl Cluster {
             nodes: BTreeMap::new(),
             off: BTreeMap::new(),
             network: Vec::new(),
+            filters: Vec::new(),
+            now: 0,
+            delays: 1..=5,
             cut: BTreeSet::new(),
             fates: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -168,13 +163,19 @@ impl Cluster {
         let snapshots = Snapshots::open(shared, &dir().join("snapshots")).unwrap();
         let config = StoreConfig { store_id: id, ..self.config.clone() };
         let rng = self.rng.fork();
-        let store =
-            Store::open(config, Arc::clone(&engine) as Arc<dyn Engine>, log, &snapshots, rng)
-                .unwrap_or_else(|error| panic!("store {id}: {error}"));
+        let store = Store::open(
+            config,
+            Arc::clone(&engine) as Arc<dyn Engine>,
+            log.clone(),
+            &snapshots,
+            rng,
+        )
+        .unwrap_or_else(|error| panic!("store {id}: {error}"));
         let applier = Applier::new(Arc::clone(&engine) as Arc<dyn Engine>, KvMachine);
         let node = Node {
             fs,
             engine,
+            log,
             log_writer,
             snapshots,
             store,
@@ -218,33 +219,55 @@ impl Cluster {
         token
     }
 
+    /// Asks a store to make a change of one key.
+    ///
+    /// # Panics
+    /// If it is one of a range.
+    pub fn write(&mut self, to: StoreId, region: &Region, change: &Modify) -> Token {
+        let (Modify::Put { key, .. } | Modify::Delete { key, .. }) = change else {
+            panic!("{change:?} is not of one key");
+        };
+        let (first, last) = (key.clone(), key.clone());
+        let command = command(std::slice::from_ref(change));
+        self.request(to, region, RequestKind::Write { first, last, command })
+    }
+
     /// Asks a store to put a pair.
     pub fn put(&mut self, to: StoreId, region: &Region, key: &str, value: &str) -> Token {
-        let first = Bytes::copy_from_slice(key.as_bytes());
-        let command = put(key.as_bytes(), value.as_bytes());
-        let last = first.clone();
-        self.request(to, region, RequestKind::Write { first, last, command })
+        self.write(to, region, &put(key, value))
     }
 
     /// Asks a store for a value.
     pub fn get(&mut self, to: StoreId, region: &Region, key: &str, replica_read: bool) -> Token {
-        self.reads.insert(Token(self.last_token + 1), Bytes::copy_from_slice(key.as_bytes()));
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        self.read(to, region, Wanted::Key(key), replica_read)
+    }
+
+    /// Asks the leader for the pairs of `range` that are in the region.
+    pub fn scan(&mut self, to: StoreId, region: &Region, range: KeyRange) -> Token {
+        self.read(to, region, Wanted::Range(range), false)
+    }
+
+    fn read(&mut self, to: StoreId, region: &Region, wanted: Wanted, replica_read: bool) -> Token {
+        self.reads.insert(Token(self.last_token + 1), wanted);
         self.request(to, region, RequestKind::Read { replica_read })
     }
 
-    /// The region with `key` as the store that leads it knows it.
+    /// The region with `key` as the store that leads it knows it. If several believe to lead it, the one that knows the
+    /// newer range, or the later term.
     pub fn leader_of(&self, key: &[u8]) -> Option<(StoreId, Region)> {
-        let mut best: Option<(u64, StoreId, Region)> = None;
+        let mut best: Option<((u64, u64), StoreId, &Region)> = None;
         for (id, node) in &self.nodes {
             for region in node.store.regions().filter(|region| region.range.contains(key)) {
                 let Some(status) = node.store.raft_status(region.id) else { continue };
+                let newness = (region.epoch.version, status.term);
                 let leads = status.role == raft::RoleKind::Leader;
-                if leads && best.as_ref().is_none_or(|best| best.0 < status.term) {
-                    best = Some((status.term, *id, region.clone()));
+                if leads && best.as_ref().is_none_or(|best| best.0 < newness) {
+                    best = Some((newness, *id, region));
                 }
             }
         }
-        best.map(|(_, id, region)| (id, region))
+        best.map(|(_, id, region)| (id, region.clone()))
     }
 
     /// Lets the store do what its inputs have brought about.
@@ -254,9 +277,10 @@ impl Cluster {
         if let Err(both) = node.store.check_ranges() {
             panic!("store {id}: {both:?} overlap");
         }
+        let mut letters = Vec::new();
         for output in outputs {
             match output {
-                Output::Send(message) => self.network.push(*message),
+                Output::Send(message) => letters.push(*message),
                 Output::SyncLog => node.syncs_log = true,
                 Output::SyncEngine => node.syncs_engine = true,
                 Output::Apply(task) => node.tasks.push_back(task),
@@ -284,10 +308,7 @@ impl Cluster {
                 Output::Read { token, region_id, version } => {
                     let snapshot = node.engine.snapshot().unwrap();
                     let fate = match check_read(&*snapshot, region_id, version) {
-                        Ok(_) => {
-                            let value = snapshot.get(Family::Default, &self.reads[&token]).unwrap();
-                            Fate::Read(value)
-                        }
+                        Ok(region) => self.reads[&token].see(&*snapshot, region),
                         Err(error) => Fate::Error(error.unwrap()),
                     };
                     assert!(
@@ -297,6 +318,9 @@ impl Cluster {
                 }
                 Output::Role { .. } => {}
             }
+        }
+        for letter in letters {
+            self.post(letter);
         }
     }
 
@@ -350,50 +374,6 @@ impl Cluster {
             }
         };
         self.step(id, input);
-        true
-    }
-
-    /// A message arrives, perhaps not the first. Returns whether there was one.
-    pub fn deliver(&mut self, loss: f64, doubling: f64) -> bool {
-        if self.network.is_empty() {
-            return false;
-        }
-        let at = self.rng.range(0..self.network.len() as u64) as usize;
-        let message = match self.rng.chance(doubling) {
-            true => self.network[at].clone(),
-            false => self.network.remove(at),
-        };
-        let (from, to) = (message.from.store_id, message.to.store_id);
-        let is_lost = self.rng.chance(loss)
-            || self.cut.contains(&from)
-            || self.cut.contains(&to)
-            || !self.nodes.contains_key(&to);
-        if let MessageBody::Raft { message: raft, .. } = &message.body
-            && let RaftBody::Snapshot(snapshot) = &raft.body
-        {
-            let descriptor = Descriptor::decode(&snapshot.data).unwrap();
-            let arrived = !is_lost && self.copy_snapshot(from, to, &descriptor);
-            let (region_id, peer) = (message.region_id, message.to.id);
-            if arrived {
-                self.step(to, Input::Message(Box::new(message)));
-            }
-            self.step(from, Input::SnapshotSent { region_id, to: peer, arrived });
-        } else if !is_lost {
-            self.step(to, Input::Message(Box::new(message)));
-        }
-        true
-    }
-
-    fn copy_snapshot(&mut self, from: StoreId, to: StoreId, descriptor: &Descriptor) -> bool {
-        let (Some(sender), Some(receiver)) = (self.nodes.get(&from), self.nodes.get(&to)) else {
-            return false;
-        };
-        let (region, applied) = (descriptor.region.id, descriptor.applied);
-        let Some(bytes) = sender.fs.read(&sender.snapshots.made(region, applied)).unwrap() else {
-            return false;
-        };
-        let path: PathBuf = receiver.snapshots.received(region, applied);
-        receiver.fs.replace(Path::new(&path), &bytes).unwrap();
         true
     }
 
@@ -454,15 +434,12 @@ impl Cluster {
 
     /// The pairs of a region on a store.
     pub fn pairs(&self, id: StoreId, region: &Region) -> Vec<(Bytes, Bytes)> {
-        let snapshot = self.nodes[&id].engine.snapshot().unwrap();
-        let mut iter = snapshot.iter(Family::Default, &region.range).unwrap();
-        let mut pairs = Vec::new();
-        let mut valid = iter.seek_to_first().unwrap();
-        while valid {
-            pairs.push((iter.key_bytes(), iter.value_bytes()));
-            valid = iter.next().unwrap();
-        }
-        pairs
+        pairs(&*self.nodes[&id].engine.snapshot().unwrap(), &region.range)
+    }
+
+    /// What the engine of a store has under a key.
+    pub fn value(&self, id: StoreId, cf: Cf, key: &str) -> Option<Bytes> {
+        self.nodes[&id].engine.snapshot().unwrap().get(Family::from(cf), key.as_bytes()).unwrap()
     }
 
     /// Ids for a split of `region` at `key`.
@@ -478,4 +455,28 @@ impl Cluster {
     pub fn rng(&mut self) -> &mut Rng {
         &mut self.rng
     }
+}
+
+impl Wanted {
+    fn see(&self, snapshot: &dyn engine::Snapshot, region: Region) -> Fate {
+        match self {
+            Wanted::Key(key) if !region.range.contains(key) => {
+                let (key, region) = (key.clone(), Box::new(region));
+                Fate::Error(RegionError::KeyNotInRegion { key, region })
+            }
+            Wanted::Key(key) => Fate::Read(snapshot.get(Family::Default, key).unwrap()),
+            Wanted::Range(range) => Fate::Scanned(pairs(snapshot, &range.intersect(&region.range))),
+        }
+    }
+}
+
+fn pairs(snapshot: &dyn engine::Snapshot, range: &KeyRange) -> Vec<(Bytes, Bytes)> {
+    let mut iter = snapshot.iter(Family::Default, range).unwrap();
+    let mut pairs = Vec::new();
+    let mut valid = iter.seek_to_first().unwrap();
+    while valid {
+        pairs.push((iter.key_bytes(), iter.value_bytes()));
+        valid = iter.next().unwrap();
+    }
+    pairs
 }
