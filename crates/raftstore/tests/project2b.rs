@@ -8,17 +8,17 @@ use types::StoreId;
 
 #[test]
 fn test_basic_2b() {
-    GenericTest { clients: 1, ..GenericTest::default() }.run();
+    GenericTest { clients: 1, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_concurrent_2b() {
-    GenericTest { clients: 5, ..GenericTest::default() }.run();
+    GenericTest { clients: 5, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_unreliable_2b() {
-    GenericTest { clients: 5, unreliable: true, ..GenericTest::default() }.run();
+    GenericTest { clients: 5, unreliable: true, ..GenericTest::NONE }.run();
 }
 
 #[test]
@@ -57,36 +57,36 @@ fn test_one_partition_2b() {
 
 #[test]
 fn test_many_partitions_one_client_2b() {
-    GenericTest { clients: 1, partitions: true, ..GenericTest::default() }.run();
+    GenericTest { clients: 1, partitions: true, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_many_partitions_many_clients_2b() {
-    GenericTest { clients: 5, partitions: true, ..GenericTest::default() }.run();
+    GenericTest { clients: 5, partitions: true, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_persist_one_client_2b() {
-    GenericTest { clients: 1, crash: true, ..GenericTest::default() }.run();
+    GenericTest { clients: 1, crash: true, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_persist_concurrent_2b() {
-    GenericTest { clients: 5, crash: true, ..GenericTest::default() }.run();
+    GenericTest { clients: 5, crash: true, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_persist_concurrent_unreliable_2b() {
-    GenericTest { clients: 5, unreliable: true, crash: true, ..GenericTest::default() }.run();
+    GenericTest { clients: 5, unreliable: true, crash: true, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_persist_partition_2b() {
-    GenericTest { clients: 5, crash: true, partitions: true, ..GenericTest::default() }.run();
+    GenericTest { clients: 5, crash: true, partitions: true, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_persist_partition_unreliable_2b() {
-    let network = GenericTest { unreliable: true, partitions: true, ..GenericTest::default() };
+    let network = GenericTest { unreliable: true, partitions: true, ..GenericTest::NONE };
     GenericTest { clients: 5, crash: true, ..network }.run();
 }

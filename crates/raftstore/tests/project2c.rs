@@ -43,27 +43,27 @@ fn test_one_snapshot_2c() {
 
 #[test]
 fn test_snapshot_recover_2c() {
-    GenericTest { clients: 1, crash: true, maxraftlog: LIMIT, ..GenericTest::default() }.run();
+    GenericTest { clients: 1, crash: true, maxraftlog: LIMIT, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_snapshot_recover_many_clients_2c() {
-    GenericTest { clients: 20, crash: true, maxraftlog: LIMIT, ..GenericTest::default() }.run();
+    GenericTest { clients: 20, crash: true, maxraftlog: LIMIT, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_snapshot_unreliable_2c() {
-    GenericTest { clients: 5, unreliable: true, maxraftlog: LIMIT, ..GenericTest::default() }.run();
+    GenericTest { clients: 5, unreliable: true, maxraftlog: LIMIT, ..GenericTest::NONE }.run();
 }
 
 #[test]
 fn test_snapshot_unreliable_recover_2c() {
-    let network = GenericTest { unreliable: true, ..GenericTest::default() };
+    let network = GenericTest { unreliable: true, ..GenericTest::NONE };
     GenericTest { clients: 5, crash: true, maxraftlog: LIMIT, ..network }.run();
 }
 
 #[test]
 fn test_snapshot_unreliable_recover_concurrent_partition_2c() {
-    let network = GenericTest { unreliable: true, partitions: true, ..GenericTest::default() };
+    let network = GenericTest { unreliable: true, partitions: true, ..GenericTest::NONE };
     GenericTest { clients: 5, crash: true, maxraftlog: LIMIT, ..network }.run();
 }

@@ -12,8 +12,12 @@ use super::{
 /// The course calls the whole of it three times in each test.
 const ITERATIONS: u32 = 3;
 
+/// How many milliseconds a client rests at most, for each client that there is: twenty clients don't make twenty times
+/// the work of one.
+const REST: u64 = 15;
+
 /// What is done to the cluster.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct GenericTest {
     /// How many clients there are.
     pub(crate) clients: u64,
@@ -32,6 +36,17 @@ pub(crate) struct GenericTest {
 }
 
 impl GenericTest {
+    /// Nothing is done to it.
+    pub(crate) const NONE: GenericTest = GenericTest {
+        clients: 0,
+        unreliable: false,
+        crash: false,
+        partitions: false,
+        maxraftlog: None,
+        confchange: false,
+        split: false,
+    };
+
     /// Runs the test with the seeds that `COURSE_FROM` and `COURSE_SEEDS` say, or one.
     pub(crate) fn run(self) {
         let number = |name: &str, otherwise: u64| {
@@ -56,6 +71,10 @@ struct Client {
     /// The values that it has put, in order.
     last: String,
     operation: Option<Operation>,
+    /// How long it rests at most after each operation.
+    rest: u64,
+    /// It begins nothing before.
+    rests_until: u64,
 }
 
 fn key(client: u64, number: u64) -> Bytes {
@@ -67,8 +86,8 @@ fn value(client: u64, number: u64) -> String {
 }
 
 impl Client {
-    fn new(id: u64) -> Client {
-        Client { id, puts: 0, scans: 0, last: String::new(), operation: None }
+    fn new(id: u64, rest: u64) -> Client {
+        Client { id, rest, puts: 0, scans: 0, last: String::new(), operation: None, rests_until: 0 }
     }
 
     /// All that it has put.
@@ -86,7 +105,7 @@ impl Client {
         let cluster = &mut course.cluster;
         let operation = match &mut self.operation {
             Some(operation) => operation,
-            None if stops => return false,
+            None if stops || cluster.now() < self.rests_until => return false,
             None => {
                 let want = match cluster.rng().chance(0.5) {
                     true => Want::Change(Modify::Put {
@@ -112,6 +131,7 @@ impl Client {
             Some(Answer::Value(_)) => unreachable!("it has not asked for one"),
         }
         self.operation = None;
+        self.rests_until = cluster.now() + cluster.rng().range(0..=self.rest);
         true
     }
 }
@@ -180,7 +200,8 @@ impl Run {
 
     /// Clients put and scan for five seconds.
     fn serve(&mut self) {
-        self.clients = (0..self.test.clients).map(Client::new).collect();
+        let rest = REST * self.test.clients;
+        self.clients = (0..self.test.clients).map(|id| Client::new(id, rest)).collect();
         if self.test.unreliable || self.test.partitions {
             self.pass(300, false);
             let now = self.course.cluster.now();

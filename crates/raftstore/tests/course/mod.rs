@@ -9,7 +9,10 @@ pub(crate) mod client;
 pub(crate) mod generic;
 pub(crate) mod operators;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use raftstore::{
     StoreConfig,
@@ -27,6 +30,8 @@ const ELECTION_TICKS: u32 = 10;
 pub(crate) const ELECTION: u64 = ELECTION_TICKS as u64 * TICK;
 /// A second.
 pub(crate) const SECOND: u64 = 1000;
+/// How many milliseconds a message takes: slow enough that a debug build does five seconds in less than one.
+const DELAYS: RangeInclusive<u64> = 3..=15;
 /// What somebody waits for happens within this time, or the test fails.
 pub(crate) const PATIENCE: u64 = 5 * SECOND;
 
@@ -65,7 +70,8 @@ pub(crate) struct Course {
 impl Course {
     /// `stores` stores with one region, after its first election.
     pub(crate) fn new(seed: u64, stores: u64, settings: Settings) -> Course {
-        let cluster = Cluster::new(seed, stores, stores, settings.config());
+        let mut cluster = Cluster::new(seed, stores, stores, settings.config());
+        cluster.delays = DELAYS;
         let splitter = settings.split.map(|(max, at)| Splitter::new(max, at));
         let mut course = Course { cluster, stores, splitter };
         course.pass(1);
