@@ -549,12 +549,12 @@ impl<A> Store<A> {
     /// # Errors
     /// The two that do.
     pub fn check_ranges(&self) -> Result<(), Box<(Region, Region)>> {
-        let regions: Vec<&Region> = self.regions().collect();
-        for (number, one) in regions.iter().enumerate() {
-            for other in &regions[number + 1..] {
-                if !one.range.intersect(&other.range).is_empty() {
-                    return Err(Box::new(((*one).clone(), (*other).clone())));
-                }
+        let mut regions: Vec<&Region> = self.regions().collect();
+        regions.sort_by(|one, other| one.range.start.cmp(&other.range.start));
+        for pair in regions.windows(2) {
+            let end = &pair[0].range.end;
+            if end.is_empty() || pair[1].range.start < *end {
+                return Err(Box::new((pair[0].clone(), pair[1].clone())));
             }
         }
         Ok(())

@@ -241,7 +241,7 @@ impl Run {
                 chaos.step(&mut self.course);
             }
             if let Some(changer) = &mut self.changer {
-                changer.step(&mut self.course, stops);
+                changer.step(&mut self.course, self.chaos.is_some(), stops);
                 is_busy |= !changer.is_idle();
             }
         }

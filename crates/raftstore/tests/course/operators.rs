@@ -94,10 +94,15 @@ struct Change {
 }
 
 /// Adds and removes members of random regions, one after the other.
+///
+/// A change is done within [`PATIENCE`]; while the network is bad it may take longer: a group of two that is cut in two
+/// can change nothing.
 #[derive(Debug)]
 pub(crate) struct ConfChanger {
     change: Option<Change>,
     next: u64,
+    /// When the network was bad for the last time.
+    bad: u64,
     /// How many are done.
     pub(crate) done: u64,
 }
@@ -105,7 +110,7 @@ pub(crate) struct ConfChanger {
 impl ConfChanger {
     /// Begins when `now` has come.
     pub(crate) fn new(now: u64) -> ConfChanger {
-        ConfChanger { change: None, next: now, done: 0 }
+        ConfChanger { change: None, next: now, bad: now, done: 0 }
     }
 
     /// Whether nothing is under way.
@@ -113,16 +118,20 @@ impl ConfChanger {
         self.change.is_none()
     }
 
-    /// A millisecond passes. Nothing new is begun if `stops`.
-    pub(crate) fn step(&mut self, course: &mut Course, stops: bool) {
+    /// A millisecond passes, in which the network was bad or not. Nothing new is begun if `stops`.
+    pub(crate) fn step(&mut self, course: &mut Course, is_bad: bool, stops: bool) {
         let now = course.cluster.now();
+        if is_bad {
+            self.bad = now;
+        }
         let Some(change) = &mut self.change else {
             if self.next <= now && !stops {
                 self.change = draw_change(course);
             }
             return;
         };
-        assert!(now <= change.begun + PATIENCE, "never: {change:?}\n{}", course.cluster.describe());
+        let until = change.begun.max(self.bad) + PATIENCE;
+        assert!(now <= until, "never: {change:?}\n{}", course.cluster.describe());
         let Some((leader, region)) = leader_by_id(&course.cluster, change.region) else { return };
         let found = region.peers.iter().find(|peer| peer.id == change.peer.id);
         let is_done = match change.adds {
