@@ -299,3 +299,36 @@ fn a_joint_change_replaces_a_member() {
     assert_eq!(region.peers.len(), 3);
     assert!(region.peer_on(StoreId(4)).is_some());
 }
+
+/// What a peer has acknowledged it has after a crash, also if its store had another peer of the region before.
+#[test]
+fn who_comes_back_keeps_what_it_has_acknowledged() {
+    for seed in 0..30 {
+        let mut cluster = Cluster::new(seed, 3, 3, config());
+        must_put(&mut cluster, "a", "1");
+        let (leader, region) = cluster.leader_of(b"a").unwrap();
+        let gone = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+        must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers { changes: vec![(None, gone)] });
+        cluster.until(200, "the removed peer is gone", |cluster| {
+            cluster.nodes[&gone.store_id].store.regions().count() == 0
+        });
+        let (leader, region) = cluster.leader_of(b"a").unwrap();
+        let again = Peer { id: PeerId(55), role: PeerRole::Learner, ..gone };
+        let changes = vec![(Some(PeerRole::Learner), again)];
+        cluster.request(leader, &region, RequestKind::ChangeMembers { changes });
+        let mut matched = 0;
+        while matched == 0 {
+            cluster.anything(0.0, 0.0);
+            let peers = cluster.nodes[&leader].store.raft_status(region.id).unwrap().peers;
+            matched = peers.iter().find(|peer| peer.id == 55).map_or(0, |peer| peer.matched);
+        }
+        cluster.crash(gone.store_id);
+        cluster.start(gone.store_id);
+        let status = cluster.nodes[&gone.store_id].store.raft_status(region.id);
+        let last = status.map(|status| status.last_index);
+        assert!(
+            Some(matched) <= last,
+            "seed {seed}: {matched} was acknowledged, {last:?} is there"
+        );
+    }
+}

@@ -478,7 +478,10 @@ impl<A> Store<A> {
                     }
                 }
                 AfterSync::Remove(region_id) => {
-                    batch.remove(region_id.0);
+                    // Who lives here by now is a later peer, and the log is its own (see `begin_child`).
+                    if !self.peers.contains_key(&region_id) {
+                        batch.remove(region_id.0);
+                    }
                     self.destroying.remove(&region_id);
                 }
                 AfterSync::Forget(region_id, applied) => {

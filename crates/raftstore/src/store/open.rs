@@ -4,7 +4,8 @@
 //! replayed from where it is. Three things must hold, or the store refuses to start:
 //!
 //! - what the engine has applied was in the log: entries between the two are never missing;
-//! - if the log of a region begins after what is applied, a snapshot was being installed, and its file is there;
+//! - if the log of a region begins after what is applied, a snapshot was being installed, and its file is there, also if
+//!   the engine knows of an earlier peer only, which was destroyed;
 //! - a log without a region is one of a split that the engine has lost: it is made again when the entry is applied.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -80,7 +81,9 @@ impl<A> Store<A> {
         for found in &found {
             let applied = state::apply_state(&*snapshot, found.region.id)?;
             match found.state {
-                PeerState::Tombstone => store.finish_tombstone(&found.region, applied, &live)?,
+                PeerState::Tombstone => {
+                    store.finish_tombstone(&found.region, applied, &live, snapshots)?;
+                }
                 PeerState::Normal | PeerState::Applying => {
                     let applied = applied.unwrap_or(ApplyState::FIRST);
                     store.open_peer(found.region.clone(), applied, snapshots)?;
@@ -97,13 +100,21 @@ impl<A> Store<A> {
         region: &Region,
         applied: Option<ApplyState>,
         live: &[&Region],
+        snapshots: &Snapshots,
     ) -> Result<()> {
         if applied.is_none() {
-            if self.log.bounds(region.id.0).is_some() {
-                let mut batch = LogBatch::new();
-                batch.remove(region.id.0);
-                self.log.append(batch)?;
+            let Some(bounds) = self.log.bounds(region.id.0) else { return Ok(()) };
+            let stands = ApplyState { index: bounds.base_index, term: bounds.base_term };
+            let own = |region: &Region| region.peer_on(self.config.store_id).map(|peer| peer.id);
+            // The log may be that of a later peer, which has acknowledged it.
+            if let Some(descriptor) = snapshots.find_received(region.id, stands)?
+                && own(region) < own(&descriptor.region)
+            {
+                return self.install_again(descriptor);
             }
+            let mut batch = LogBatch::new();
+            batch.remove(region.id.0);
+            self.log.append(batch)?;
             return Ok(());
         }
         // Others may live in a part of the range by now.
