@@ -104,6 +104,10 @@ impl<A> Store<A> {
     ) -> Result<()> {
         if applied.is_none() {
             let Some(bounds) = self.log.bounds(region.id.0) else { return Ok(()) };
+            if bounds.base_index < FIRST_INDEX {
+                // The votes of a later peer that has no data yet.
+                return Ok(());
+            }
             let stands = ApplyState { index: bounds.base_index, term: bounds.base_term };
             let own = |region: &Region| region.peer_on(self.config.store_id).map(|peer| peer.id);
             // The log may be that of a later peer, which has acknowledged it.
