@@ -150,7 +150,8 @@ impl ConfChanger {
     }
 }
 
-/// Adds a store's peer to a region, or removes it if it is there.
+/// Adds a voter on a random store to a region, or removes it if it is there. What a split has left as a learner becomes a
+/// voter.
 fn draw_change(course: &mut Course) -> Option<Change> {
     let mut regions: BTreeMap<RegionId, Region> = BTreeMap::new();
     for node in course.cluster.nodes.values() {
@@ -159,9 +160,11 @@ fn draw_change(course: &mut Course) -> Option<Change> {
     let ids: Vec<RegionId> = regions.keys().copied().collect();
     let id = ids[course.cluster.rng().range(0..ids.len() as u64) as usize];
     let (_, region) = leader_by_id(&course.cluster, id)?;
+    let voters = region.peers.iter().filter(|peer| peer.role == PeerRole::Voter).count();
     let store = course.cluster.rng().range(1..=course.stores);
     let (peer, adds) = match region.peer_on(StoreId(store)) {
-        Some(_) if region.peers.len() == 1 => return None,
+        Some(peer) if peer.role == PeerRole::Learner => (*peer, true),
+        Some(_) if voters == 1 => return None,
         Some(peer) => (*peer, false),
         None => (voter(store, course.cluster.new_id()), true),
     };
