@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use raftstore::{
-    StoreConfig,
-    store::RequestKind,
+    StoreConfig, StoreMessage,
+    message::MessageBody,
+    store::{Input, RequestKind},
     testing::{Cluster, Fate},
 };
 use types::{Peer, PeerId, PeerRole, Region, RegionError, RegionId, StoreId};
@@ -331,4 +332,83 @@ fn who_comes_back_keeps_what_it_has_acknowledged() {
             "seed {seed}: {matched} was acknowledged, {last:?} is there"
         );
     }
+}
+
+/// A store whose log begins after what its engine has, without the snapshot that would say the rest.
+#[test]
+#[should_panic(expected = "entries are missing")]
+fn a_store_whose_engine_has_lost_entries_refuses_to_start() {
+    let mut cluster = Cluster::new(10, 1, 1, config());
+    must_put(&mut cluster, "a", "1");
+    let (_, first) = cluster.leader_of(b"a").unwrap();
+    for number in 0..100 {
+        must_put(&mut cluster, &format!("k{number}"), "v");
+    }
+    cluster.until(100, "the log is compacted", |cluster| {
+        cluster.nodes[&StoreId(1)].store.raft_status(RegionId(1)).unwrap().first_index > 60
+    });
+    cluster.crash(StoreId(1));
+    cluster.lose_engine(StoreId(1), &first);
+    cluster.start(StoreId(1));
+}
+
+/// Gives a store a heartbeat, as if a leader of the region on another store had sent it.
+fn give_heartbeat(cluster: &mut Cluster, region: &Region, to: Peer) {
+    let from = *region.peers.iter().find(|peer| peer.store_id != to.store_id).unwrap();
+    let body = raft::MessageBody::Heartbeat { commit: 0, round: 1 };
+    let message = raft::Message { from: from.id.0, to: to.id.0, term: 90, body };
+    let body = MessageBody::Raft { message, range: region.range.clone() };
+    let message = StoreMessage { region_id: region.id, from, to, epoch: region.epoch, body };
+    let store = &mut cluster.nodes.get_mut(&to.store_id).unwrap().store;
+    store.step(Input::Message(Box::new(message))).unwrap();
+}
+
+#[test]
+fn a_removed_peer_does_not_come_back_and_a_later_one_may() {
+    let mut cluster = Cluster::new(11, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let gone = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers { changes: vec![(None, gone)] });
+    cluster.until(200, "the removed peer is gone", |cluster| {
+        cluster.nodes[&gone.store_id].store.regions().count() == 0
+    });
+    let (_, newer) = cluster.leader_of(b"a").unwrap();
+    let lives =
+        |cluster: &Cluster| cluster.nodes[&gone.store_id].store.raft_status(region.id).is_some();
+    for restarts in [false, true] {
+        if restarts {
+            cluster.crash(gone.store_id);
+            cluster.start(gone.store_id);
+        }
+        for known in [&region, &newer] {
+            give_heartbeat(&mut cluster, known, gone);
+            assert!(!lives(&cluster), "restarts: {restarts}");
+        }
+    }
+    give_heartbeat(&mut cluster, &newer, Peer { id: PeerId(77), ..gone });
+    assert!(lives(&cluster));
+}
+
+#[test]
+fn a_region_that_a_split_will_bring_is_not_begun_by_a_message() {
+    let mut cluster = Cluster::new(12, 3, 3, config());
+    for key in ["a", "m", "z"] {
+        must_put(&mut cluster, key, "1");
+    }
+    converge(&mut cluster);
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let away = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    cluster.cut.insert(away.store_id);
+    let regions = must(&mut cluster, "a", |cluster, region| RequestKind::Split {
+        children: vec![cluster.split_child(region, "m")],
+    });
+    let child = regions[1].clone();
+    let own = *child.peer_on(away.store_id).unwrap();
+    give_heartbeat(&mut cluster, &child, own);
+    let status = cluster.nodes[&away.store_id].store.raft_status(child.id);
+    assert!(status.is_none(), "its keys are still those of the old region");
+    cluster.cut.clear();
+    converge(&mut cluster);
+    assert_eq!(cluster.nodes[&away.store_id].store.regions().count(), 2);
 }
