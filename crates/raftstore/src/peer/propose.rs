@@ -73,12 +73,14 @@ impl Peer {
         self.proposed(result, token)
     }
 
-    /// Proposes that the log is not needed up to `index`. Nobody waits for it.
+    /// Proposes that the log is not needed up to `index`. Nobody waits for it; if the core refuses it now, it is proposed
+    /// again when the log is looked at next.
     pub(crate) fn compact_log(&mut self, index: u64) {
         let command = AdminCommand::CompactLog { index };
         let payload = Payload::Admin { epoch: self.region.epoch, command };
-        // Another time, if not now.
-        let _ = self.node.propose(payload.encode());
+        if self.node.propose(payload.encode()).is_ok() {
+            self.compacting = index;
+        }
     }
 
     /// Proposes that the members become `changes`: who is named there has that role afterwards, or is gone.

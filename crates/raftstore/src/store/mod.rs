@@ -585,7 +585,6 @@ fn compact_if_long(config: &StoreConfig, log: &RaftLog, peer: &mut Peer) {
     let spared = applied.saturating_sub(config.log_gc_spare);
     let index = slowest.max(spared).min(applied.saturating_sub(1));
     if bounds.base_index < index {
-        peer.compacting = index;
         peer.compact_log(index);
     }
 }
