@@ -4,11 +4,8 @@
 /// The name of each switch, and the promise that it breaks.
 pub const MUTANTS: &[(&str, &str)] = &[
     ("log_compacted_before_engine_sync", "entries go that a crash of the engine will need"),
-    ("log_removed_before_tombstone", "a crash finds a region without its log (M6)"),
     ("read_before_applied", "a read sees a state from before what was acknowledged (M8)"),
-    ("read_without_region_check", "a read sees keys that a split has given to others (M9)"),
     ("snapshot_forgotten_before_engine_sync", "a crash finds a log that begins after nothing"),
-    ("snapshot_overlap_not_checked", "a snapshot takes keys that another region has here (M1)"),
     ("split_resets_log", "after a crash, a split that is applied again takes its child's entries"),
     ("tombstone_forgets_who_lived_there", "a removed peer comes back (M3)"),
     ("unknown_outcome_is_refused", "a write is refused for certain and takes effect"),

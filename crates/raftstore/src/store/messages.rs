@@ -8,7 +8,7 @@
 //! kept by whoever lives there next.
 
 use raft::MessageBody as RaftBody;
-use types::{KeyRange, Region, RegionEpoch, RegionId, marks::mutant};
+use types::{KeyRange, Region, RegionEpoch, RegionId};
 
 use super::{Output, Store};
 use crate::{
@@ -160,8 +160,7 @@ impl<A> Store<A> {
         Ok(is_member
             && !is_installing
             && !installs_there
-            && (!self.overlaps(&region.range, region_id)
-                || mutant!("snapshot_overlap_not_checked")))
+            && !self.overlaps(&region.range, region_id))
     }
 
     /// A peer here was removed, as somebody says who knows the members `region` has since.

@@ -454,13 +454,6 @@ impl<A> Store<A> {
 
     /// Has the data of a region removed, and everything that is known of it but a tombstone. Nobody lives there before.
     fn remove_data(&mut self, region: Region) {
-        if mutant!("log_removed_before_tombstone") {
-            let mut batch = LogBatch::new();
-            batch.remove(region.id.0);
-            // A mutant need not be polite.
-            let _ = self.log.append(batch);
-            self.out.push(Output::SyncLog);
-        }
         self.destroying.insert(region.id);
         let ranges = vec![region.range.clone()];
         self.out.push(Output::Apply(Task::Destroy { region, ranges }));
@@ -612,7 +605,7 @@ pub fn check_read(
     let found = state::region_state(snapshot, region_id).map_err(|error| Err(error.into()))?;
     match found {
         Some(found) if found.state == state::PeerState::Normal => {
-            if found.region.epoch.version != version && !mutant!("read_without_region_check") {
+            if found.region.epoch.version != version {
                 return Err(Ok(RegionError::EpochNotMatch { regions: vec![found.region] }));
             }
             Ok(found.region)
