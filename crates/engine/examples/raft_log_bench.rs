@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             bench.run(&clock, Duration::from_millis(100), 256, House::Kept);
         }
         bench.run(&clock, time, batch, House::Kept).print("steady", batch);
+        restart(&clock, &dir, bench)?;
     }
     reads_and_restart(&clock, &dir)?;
     std::fs::remove_dir_all(&dir)?;
@@ -204,6 +205,10 @@ fn reads_and_restart(clock: &RealClock, dir: &Path) -> Result<(), Box<dyn std::e
     println!("last 100 entries of a region, p50 {:.0} us", median(&mut |_, last| last - 99));
     let old = median(&mut |rng, last| rng.range(1..last / 2));
     println!("100 entries from an old place, p50 {old:.0} us");
+    restart(clock, dir, bench)
+}
+
+fn restart(clock: &RealClock, dir: &Path, bench: Bench) -> Result<(), Box<dyn std::error::Error>> {
     let entries = bench.log.statistics().live_entries;
     drop(bench);
     let begin = clock.monotonic();

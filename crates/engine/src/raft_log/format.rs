@@ -189,7 +189,7 @@ pub(super) enum DigestOp<'a> {
 pub(super) struct Sizes<'a>(&'a [u8]);
 
 impl Sizes<'_> {
-    pub(super) fn iter(&self) -> impl Iterator<Item = EntryDigest> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = EntryDigest> {
         self.0.as_chunks::<ENTRY_DIGEST_BYTES>().0.iter().map(|&[a, b, c, d, e, f, g, h]| {
             EntryDigest {
                 len: u32::from_be_bytes([a, b, c, d]),

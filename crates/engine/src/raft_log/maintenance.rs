@@ -10,8 +10,9 @@
 //! what it takes at most (`segments.rs`), and pieces that waste little at the end of a segment.
 
 use std::{
-    path::PathBuf,
-    sync::{Arc, MutexGuard},
+    cmp::Reverse,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use types::Bytes;
@@ -24,6 +25,7 @@ use super::{
     pending::Size,
     segments::{Held, Location, Ordinal, RECORD_COST, Segment, SegmentFile, io_error, is_full},
     state::{Rewrite, State},
+    writer::OpenSegment,
 };
 
 /// What a step of housekeeping came to.
@@ -141,7 +143,7 @@ impl RaftLogWriter {
     }
 
     /// The oldest segment, if it is finished.
-    fn oldest_sealed<'a>(&self, state: &'a MutexGuard<'_, State>) -> Option<&'a Segment> {
+    fn oldest_sealed<'a>(&self, state: &'a State) -> Option<&'a Segment> {
         let (_, front) = state.index.segments.front()?;
         (front.name < self.first_unfinished(state)).then_some(front)
     }
@@ -158,7 +160,7 @@ impl RaftLogWriter {
         }
     }
 
-    fn is_too_large(&self, state: &MutexGuard<'_, State>) -> bool {
+    fn is_too_large(&self, state: &State) -> bool {
         self.shared.options.purge_bytes < state.index.segments.capacity()
             && self.oldest_sealed(state).is_some()
     }
@@ -208,7 +210,7 @@ impl RaftLogWriter {
 
     fn needs_spare(&self) -> bool {
         let Spares { ready, refused, .. } = &self.spares;
-        let half_full = |open: &super::writer::OpenSegment| open.capacity / 2 <= open.end;
+        let half_full = |open: &OpenSegment| open.capacity / 2 <= open.end;
         ready.is_empty()
             && !refused
             && 0 < self.shared.options.spares_max
@@ -293,7 +295,7 @@ fn pinning(state: &State) -> Vec<Pinning> {
         .filter(|(_, held)| 0 < held.entries)
         .map(|(&region, &Held { entries, bytes, .. })| Pinning { region, entries, bytes })
         .collect();
-    pinning.sort_by_key(|pinning| std::cmp::Reverse(pinning.bytes));
+    pinning.sort_by_key(|pinning| Reverse(pinning.bytes));
     pinning.truncate(Maintenance::PINNING_MAX);
     pinning
 }
@@ -356,7 +358,7 @@ fn write_zeros(file: &SegmentFile, done: u64, size: u64, budget: u64) -> crate::
     Ok(at)
 }
 
-pub(super) fn remove(shared: &Shared, path: &std::path::Path) -> crate::Result<()> {
+fn remove(shared: &Shared, path: &Path) -> crate::Result<()> {
     let removed = shared.fs.remove(path);
     removed.map_err(|error| io_error("removal of a file of the raft log", path, error))
 }

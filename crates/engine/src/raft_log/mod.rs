@@ -10,8 +10,8 @@
 //! 2. **Order.** Batches take effect in the order of their [`Ticket`]s. After a crash a prefix of that order is there,
 //!    and at least everything up to the last ticket that [`RaftLogWriter::sync`] has returned.
 //! 3. **Reads** see what is appended, durable or not. Who must not speak of what is not durable compares tickets.
-//! 4. **Poison.** After a failed write, sync, read or checksum the log refuses everything, for good. Nothing is tried
-//!    again, and nothing is durable after it that was not before.
+//! 4. **Poison.** After a failed write, sync, read or checksum the log refuses appends, syncs and reads of entries, for
+//!    good. Nothing is tried again, and nothing is durable after it that was not before.
 //! 5. **Damage.** A group that is torn by a crash can only be the last one, and is cut off at the next start. Any other
 //!    damage is refused, with file and offset: at the start, or, in the data of an entry of a sealed segment, when the
 //!    entry is read. Nothing is dropped silently. (Damage to the very last group looks like a torn one.)

@@ -57,7 +57,7 @@ pub struct Statistics {
     pub segments: u64,
     /// Segments that are ready to be overwritten.
     pub spares: u64,
-    /// Bytes of all these files.
+    /// Bytes of all these files once they are full.
     pub disk_bytes: u64,
     /// Bytes of entries that are still needed.
     pub live_bytes: u64,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use types::{Bytes, codec::Reader};
 
 use super::{
-    format::{self, BLOB_ENTRY_BYTES, DigestOp, FRAME_BYTES, FooterGroup, Sizes},
+    format::{self, BLOB_ENTRY_BYTES, DigestOp, EntryDigest, FRAME_BYTES, FooterGroup},
     index::{Base, Region, State},
     segments::{Location, Ordinal},
 };
@@ -27,7 +27,8 @@ struct Partial {
     /// The index of the first slot.
     first: u64,
     slots: VecDeque<Location>,
-    state: Option<State>,
+    /// The value, and where it is recorded. Most values are overtaken by a later one, in the same memory.
+    state: Option<(Vec<u8>, Ordinal)>,
 }
 
 /// A place in the log of which nothing is known yet.
@@ -47,46 +48,44 @@ impl Replay {
         segment: Ordinal,
         group: &FooterGroup<'_>,
     ) -> Result<(), String> {
-        let mut offset = group.offset + FRAME_BYTES as u32;
+        let mut offset = u64::from(group.offset) + FRAME_BYTES as u64;
         let mut reader = Reader::new(group.digest);
         while 0 < reader.remaining() {
             let op = format::read_op(&mut reader).map_err(|error| error.to_string())?;
             self.apply_op(segment, &mut offset, op)?;
         }
+        // Else offsets above are not what they should be.
+        u32::try_from(offset).map_err(|_| "a group is longer than a segment can be")?;
         Ok(())
     }
 
     fn apply_op(
         &mut self,
         segment: Ordinal,
-        offset: &mut u32,
+        offset: &mut u64,
         op: DigestOp<'_>,
     ) -> Result<(), String> {
-        let mut locations = |term, sizes: Sizes<'_>| {
-            let mut locations = Vec::new();
-            for format::EntryDigest { len, crc } in sizes.iter() {
-                locations.push(Location { segment, offset: *offset, len, crc, term });
-                let next = offset
-                    .checked_add(len)
-                    .and_then(|end| end.checked_add(BLOB_ENTRY_BYTES as u32));
-                *offset = next.ok_or("an entry is longer than a segment can be")?;
+        let locate = |term| {
+            move |EntryDigest { len, crc }| {
+                let location = Location { segment, offset: *offset as u32, len, crc, term };
+                *offset += BLOB_ENTRY_BYTES as u64 + u64::from(len);
+                location
             }
-            Ok::<_, &str>(locations)
         };
         match op {
             DigestOp::Entries { region, first, term, sizes } => {
-                let locations = locations(term, sizes)?;
                 let partial = self.region(region);
                 partial.truncate(first);
-                partial.insert(first, locations)
+                partial.insert(first, sizes.iter().map(locate(term)))
             }
             DigestOp::Rewritten { region, first, term, sizes } => {
-                let locations = locations(term, sizes)?;
-                self.region(region).insert(first, locations)
+                self.region(region).insert(first, sizes.iter().map(locate(term)))
             }
             DigestOp::State { region, state } => {
-                let value = Bytes::copy_from_slice(state);
-                self.region(region).state = Some(State { value, segment });
+                let (value, recorded) = self.region(region).state.get_or_insert_default();
+                value.clear();
+                value.extend_from_slice(state);
+                *recorded = segment;
                 Ok(())
             }
             DigestOp::Base { region, index, term } => {
@@ -133,12 +132,20 @@ impl Partial {
     }
 
     /// Puts entries to their places, with holes between them and what is known if need be.
-    fn insert(&mut self, first: u64, locations: Vec<Location>) -> Result<(), String> {
+    fn insert(
+        &mut self,
+        first: u64,
+        locations: impl ExactSizeIterator<Item = Location>,
+    ) -> Result<(), String> {
         if self.base.is_some_and(|base| first <= base.index) {
             return Err(format!("entry {first} is at or below the base"));
         }
         if self.slots.is_empty() {
             self.first = first;
+        }
+        if first == self.end() {
+            self.slots.extend(locations);
+            return Ok(());
         }
         let last = first + locations.len() as u64;
         if HOLE_MAX < self.first.saturating_sub(first).max(last.saturating_sub(self.end())) {
@@ -177,14 +184,15 @@ impl Partial {
         if let Some(hole) = self.slots.iter().position(|slot| *slot == HOLE) {
             return Err(format!("entry {} is missing", self.first + hole as u64));
         }
-        Ok(Region { entries: self.slots, state: self.state, ..Region::new(base) })
+        let state = self.state.map(|(value, segment)| State { value: Bytes::from(value), segment });
+        Ok(Region { entries: self.slots, state, ..Region::new(base) })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft_log::format::{EntryDigest, Origin};
+    use crate::raft_log::format::Origin;
 
     fn entries(origin: Origin, first: u64, count: usize, out: &mut Vec<u8>) {
         let sizes = vec![EntryDigest { len: 7, crc: 9 }; count];

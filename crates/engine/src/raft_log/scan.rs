@@ -1,8 +1,8 @@
 //! Reads what a segment holds: from its footer, else group by group.
 //!
 //! A group is written after the sync of the one before has returned. So anything whole behind a bad group proves that
-//! the bad one was durable, and is damaged; and so does a segment that begins with a later number. A bad group without such
-//! a witness was torn by a crash.
+//! the bad one was durable, and is damaged; and so does a segment that begins with a later number. A bad group without
+//! such a witness was torn by a crash.
 
 use types::codec::{DecodeError, Reader};
 
@@ -230,11 +230,10 @@ impl<'a> Scan<'a> {
     fn group_behind(&mut self, from: u64) -> Result<Option<u64>> {
         let mut at = from;
         while at + FRAME_BYTES as u64 <= self.len {
-            let bytes = self.bytes(at, self.len - at)?;
-            let (places, _) = bytes.as_chunks::<{ ALIGNMENT as usize }>();
+            let (places, _) = self.window_from(at)?.as_chunks::<{ ALIGNMENT as usize }>();
             let begins = |place: &[u8; 8]| place.starts_with(FrameKind::Group.magic());
             match places.iter().position(begins) {
-                None => at += (places.len() as u64 * ALIGNMENT).max(ALIGNMENT),
+                None => at += places.len() as u64 * ALIGNMENT,
                 Some(position) => {
                     at += position as u64 * ALIGNMENT;
                     if self.frame(at)?.is_some() {
@@ -259,6 +258,12 @@ impl<'a> Scan<'a> {
             at += part.len() as u64;
         }
         Ok(0)
+    }
+
+    /// Bytes from `offset` on, as many as are in memory; those of a frame at least, which lie in the file.
+    fn window_from(&mut self, offset: u64) -> Result<&[u8]> {
+        self.bytes(offset, FRAME_BYTES as u64)?;
+        Ok(&self.window[(offset - self.window_start) as usize..])
     }
 
     /// Bytes from `offset` on: `wanted`, or as many as a window has if that is fewer. They lie in the file.

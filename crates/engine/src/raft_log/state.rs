@@ -9,7 +9,7 @@ use super::{
     batch::Operation,
     format::{self, EntryDigest, Origin},
     index::{Base, Created, Index, NewEntry, State as RegionState},
-    pending::{Group, Pending, Size},
+    pending::{BATCH_BYTES_MAX, Group, Pending, Size},
     segments::{Location, Ordinal},
 };
 
@@ -115,7 +115,7 @@ impl State {
                             return Err(Error::Gap { region, index: *index, next_index });
                         }
                         next_index += 1;
-                        check_len("an entry", data.len(), super::pending::BATCH_BYTES_MAX)?;
+                        check_len("an entry", data.len(), BATCH_BYTES_MAX)?;
                     }
                     *last_index = next_index - 1;
                 }

@@ -85,7 +85,10 @@ fn what_changes_while_it_is_written_again_stays_changed() {
         let (log, done) = (log.clone(), done.clone());
         task::spawn("appender", move || {
             let (mut rng, mut model) = (Rng::new(1), Model::default());
-            for _ in 0..4000 {
+            // As many as it takes for the two to meet, however the threads are scheduled.
+            let mut appends = 0;
+            while appends < 4000 || (appends < 400_000 && log.statistics().rewritten_bytes == 0) {
+                appends += 1;
                 let ops = model.random_ops(&mut rng, |rng| rng.range(0..60) as usize);
                 log.append(batch(&ops)).unwrap();
                 model.apply(&ops);
