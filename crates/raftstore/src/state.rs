@@ -237,7 +237,7 @@ pub(crate) fn decode_hard_state(bytes: &[u8]) -> Result<HardState, DecodeError> 
 /// The members of the Raft group, as the region's peers say.
 ///
 /// In a joint state a voter is in both sets, an incoming voter in the new one, a demoting voter in the old one and a
-/// learner afterwards; nobody leaves a joint state to be gone ([`roles_of`] says why that is enough).
+/// learner afterwards; nobody leaves a joint state to be gone ([`role_of`] says why that is enough).
 pub(crate) fn conf_of(region: &Region) -> ConfState {
     let mut conf = ConfState::default();
     let is_joint = region
