@@ -28,7 +28,10 @@ use crate::{
     config::StoreConfig,
     error::{Error, Result},
     message::StoreMessage,
-    peer::Peer,
+    peer::{
+        Peer,
+        view::{Lease, PeerView},
+    },
     snapshot::Descriptor,
     state::{self, ApplyState, FIRST_INDEX, FIRST_TERM, encode_hard_state},
 };
@@ -127,14 +130,19 @@ pub enum Output<A> {
         /// Its version as the reader believes.
         version: u64,
     },
-    /// A peer leads, or follows somebody, or nobody.
-    Role {
+    /// What others may know of a peer has changed. To be made known before anything is sent that the same turn says.
+    View(Box<PeerView>),
+    /// The same, but only the lease is another one.
+    Lease {
+        /// Of this region.
+        region_id: RegionId,
+        /// Until when reads need no round.
+        lease: Lease,
+    },
+    /// There is no peer of this region any more.
+    Gone {
         /// The region.
         region_id: RegionId,
-        /// Whether the peer here leads.
-        leads: bool,
-        /// The leader's peer id; 0 is nobody.
-        leader: u64,
     },
 }
 
@@ -180,7 +188,7 @@ pub struct Store<A> {
     after_sync: Vec<AfterSync>,
     /// Those of a sync that is under way.
     syncing: Option<Vec<AfterSync>>,
-    ticks: u32,
+    ticks: u64,
     out: Vec<Output<A>>,
 }
 
@@ -276,7 +284,8 @@ impl<A> Store<A> {
             }
             for region_id in dirty {
                 self.make_snapshot_if_wanted(region_id);
-                let Some(peer) = self.peers.get(&region_id) else { continue };
+                let Some(peer) = self.peers.get_mut(&region_id) else { continue };
+                peer.publish(self.ticks, &mut self.out);
                 if peer.is_removed && !peer.leads() {
                     self.destroy(region_id);
                 } else if peer.node.has_ready() {
@@ -303,8 +312,8 @@ impl<A> Store<A> {
     }
 
     fn tick(&mut self) {
-        self.ticks = self.ticks.wrapping_add(1);
-        let looks = self.ticks.is_multiple_of(self.config.log_gc_ticks.max(1));
+        self.ticks += 1;
+        let looks = self.ticks.is_multiple_of(u64::from(self.config.log_gc_ticks.max(1)));
         let mut lost = Vec::new();
         let patience = self.config.stale_ticks;
         for (region_id, peer) in &mut self.peers {
@@ -438,7 +447,7 @@ impl<A> Store<A> {
         peer.end(&mut self.out);
         self.flying.remove(&region_id);
         self.dirty.remove(&region_id);
-        self.out.push(Output::Role { region_id, leads: false, leader: 0 });
+        self.out.push(Output::Gone { region_id });
         if self.ranges.get(&peer.region.range.start) == Some(&region_id) {
             self.ranges.remove(&peer.region.range.start);
         }

@@ -325,7 +325,7 @@ impl Cluster {
                         "{token:?} is answered twice"
                     );
                 }
-                Output::Role { .. } => {}
+                Output::View(_) | Output::Lease { .. } | Output::Gone { .. } => {}
             }
         }
         for letter in letters {
