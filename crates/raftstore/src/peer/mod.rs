@@ -18,7 +18,7 @@ use crate::{
     log_storage::LogStorage,
     snapshot::Descriptor,
     state::{ApplyState, conf_of},
-    store::{Output, Token},
+    store::{Extent, Output, Said, Token},
 };
 
 /// The core's generator.
@@ -80,6 +80,10 @@ pub(crate) struct Peer {
     pub(crate) addresses: BTreeMap<PeerId, Member>,
     /// The last index up to which the log was, or will be, compacted.
     pub(crate) compacting: u64,
+    /// What the scheduler was told.
+    pub(crate) said: Said,
+    /// How large the region is.
+    pub(crate) extent: Extent,
 }
 
 impl Peer {
@@ -118,6 +122,8 @@ impl Peer {
             leaderless: 0,
             addresses: BTreeMap::new(),
             compacting: 0,
+            said: Said::default(),
+            extent: Extent::default(),
         })
     }
 
