@@ -5,7 +5,7 @@ mod common;
 
 use common::{config, converge, member, must, must_get, must_put};
 use raftstore::{
-    StoreMessage,
+    SplitChild, StoreMessage,
     message::MessageBody,
     store::{Input, RequestKind},
     testing::{Cluster, Fate},
@@ -201,6 +201,41 @@ fn a_joint_change_replaces_a_member() {
     let (_, region) = cluster.leader_of(b"a").unwrap();
     assert_eq!(region.peers.len(), 3);
     assert!(region.peer_on(StoreId(4)).is_some());
+}
+
+#[test]
+fn changes_that_make_no_sense_are_refused_for_good() {
+    let mut cluster = Cluster::new(13, 4, 3, config());
+    must_put(&mut cluster, "m", "1");
+    let (leader, region) = cluster.leader_of(b"m").unwrap();
+    let old = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    let new = member(44, 4, PeerRole::Voter);
+    let change = |changes| RequestKind::ChangeMembers { changes };
+    let child = cluster.split_child(&region, "m");
+    let all = region.peers.iter().map(|peer| (Some(PeerRole::Learner), *peer)).collect();
+    for senseless in [
+        // A split key at the start, or none; peers that don't match those of the region.
+        RequestKind::Split { children: vec![] },
+        RequestKind::Split { children: vec![child.clone(), child.clone()] },
+        RequestKind::Split { children: vec![SplitChild { peer_ids: vec![], ..child }] },
+        // Who was no learner before, a second peer on a store, a voter that goes at once, nobody who votes.
+        change(vec![(Some(PeerRole::Voter), new), (Some(PeerRole::Learner), old)]),
+        change(vec![(Some(PeerRole::Learner), member(45, 1, PeerRole::Learner))]),
+        change(vec![(None, old), (Some(PeerRole::Learner), new)]),
+        change(all),
+        RequestKind::TransferLeader { to: PeerId(44) },
+    ] {
+        let what = format!("{senseless:?}");
+        let token = cluster.request(leader, &region, senseless);
+        let fate = &cluster.fates[&token];
+        assert!(matches!(fate, Fate::Error(RegionError::Invalid { .. })), "{what}: {fate:?}");
+    }
+    // What may make sense later is not: the learner has to catch up.
+    must(&mut cluster, "m", |_, _| change(vec![(Some(PeerRole::Voter), new)]));
+    let (leader, region) = cluster.leader_of(b"m").unwrap();
+    let token = cluster.request(leader, &region, change(vec![(Some(PeerRole::Voter), new)]));
+    let fate = cluster.fates.get(&token);
+    assert!(!matches!(fate, Some(Fate::Error(RegionError::Invalid { .. }))), "{fate:?}");
 }
 
 /// What a peer has acknowledged it has after a crash, also if its store had another peer of the region before.
