@@ -45,5 +45,6 @@ pub use config::StoreConfig;
 pub use error::{Error, Result};
 pub use message::StoreMessage;
 pub use mutants::MUTANTS;
+pub use peer::view::{Lease, PeerView};
 pub use report::RegionReport;
 pub use store::Store;

@@ -73,6 +73,9 @@ impl Peer {
         }
         let command = AdminCommand::Split { children };
         let result = self.node.propose(Payload::Admin { epoch, command }.encode());
+        if let Ok((index, _)) = result {
+            self.splitting = index;
+        }
         self.proposed(result, token)
     }
 

@@ -30,7 +30,10 @@ use crate::{
     config::StoreConfig,
     error::{Error, Result},
     message::StoreMessage,
-    peer::Peer,
+    peer::{
+        Peer,
+        view::{Lease, PeerView},
+    },
     report::RegionReport,
     snapshot::Descriptor,
     split_check::{SplitCheck, SplitJob},
@@ -38,7 +41,7 @@ use crate::{
 };
 
 pub use open::bootstrap;
-pub(crate) use reports::Said;
+pub(crate) use reports::Reported;
 pub use requests::{Request, RequestKind};
 pub(crate) use splits::Extent;
 
@@ -142,14 +145,19 @@ pub enum Output<A> {
         /// Its version as the reader believes.
         version: u64,
     },
-    /// A peer leads, or follows somebody, or nobody.
-    Role {
+    /// What others may know of a peer has changed. To be made known before anything is sent that the same turn says.
+    View(Box<PeerView>),
+    /// The same, but only the lease is another one.
+    Lease {
+        /// Of this region.
+        region_id: RegionId,
+        /// Until when reads need no round.
+        lease: Lease,
+    },
+    /// There is no peer of this region any more.
+    Gone {
         /// The region.
         region_id: RegionId,
-        /// Whether the peer here leads.
-        leads: bool,
-        /// The leader's peer id; 0 is nobody.
-        leader: u64,
     },
     /// Tell the scheduler of a region that is led here.
     Report(Box<RegionReport>),
@@ -212,13 +220,13 @@ pub struct Store<A> {
     /// Those of a sync that is under way.
     syncing: Option<Vec<AfterSync>>,
     /// Regions that the scheduler is told of, by the tick of each period in which it is (`reports.rs`).
-    reporting: BTreeSet<(u32, RegionId)>,
+    reporting: BTreeSet<(u64, RegionId)>,
     /// Regions that may have grown too much: they are looked at with the next check (`splits.rs`).
     grown: BTreeSet<RegionId>,
     /// Regions that are to be looked at, and how many are being looked at.
     to_check: BTreeSet<RegionId>,
     checking: usize,
-    ticks: u32,
+    ticks: u64,
     out: Vec<Output<A>>,
 }
 
@@ -317,7 +325,8 @@ impl<A> Store<A> {
             }
             for region_id in dirty {
                 self.make_snapshot_if_wanted(region_id);
-                let Some(peer) = self.peers.get(&region_id) else { continue };
+                let Some(peer) = self.peers.get_mut(&region_id) else { continue };
+                peer.publish(self.ticks, &mut self.out);
                 if peer.is_removed && !peer.leads() {
                     self.destroy(region_id);
                 } else if peer.node.has_ready() {
@@ -344,8 +353,8 @@ impl<A> Store<A> {
     }
 
     fn tick(&mut self) {
-        self.ticks = self.ticks.wrapping_add(1);
-        let looks = self.ticks.is_multiple_of(self.config.log_gc_ticks.max(1));
+        self.ticks += 1;
+        let looks = self.ticks.is_multiple_of(u64::from(self.config.log_gc_ticks.max(1)));
         let (mut lost, mut news) = (Vec::new(), Vec::new());
         let patience = self.config.stale_ticks;
         for (region_id, peer) in &mut self.peers {
@@ -370,7 +379,7 @@ impl<A> Store<A> {
             self.report_progress(region_id, true);
         }
         self.report_due();
-        if self.ticks.is_multiple_of(self.config.split_check_ticks.max(1)) {
+        if self.ticks.is_multiple_of(u64::from(self.config.split_check_ticks.max(1))) {
             self.check_grown();
         }
     }
@@ -500,7 +509,7 @@ impl<A> Store<A> {
         peer.end(&mut self.out);
         self.flying.remove(&region_id);
         self.dirty.remove(&region_id);
-        self.out.push(Output::Role { region_id, leads: false, leader: 0 });
+        self.out.push(Output::Gone { region_id });
         if self.ranges.get(&peer.region.range.start) == Some(&region_id) {
             self.ranges.remove(&peer.region.range.start);
         }

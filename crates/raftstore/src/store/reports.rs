@@ -8,7 +8,7 @@ use crate::{config::StoreConfig, peer::Peer, report::RegionReport};
 
 /// What was said last, as far as a change of it is news.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct Reported {
     /// In which term.
     term: u64,
     pending: Vec<PeerId>,
@@ -23,7 +23,7 @@ impl<A> Store<A> {
         if !peer.leads() || peer.applied.term != peer.node.term() {
             return;
         }
-        let begins = peer.said.term != peer.applied.term;
+        let begins = peer.reported.term != peer.applied.term;
         if begins {
             if peer.extent.is_due(&self.config.split) {
                 self.grown.insert(region_id);
@@ -37,7 +37,7 @@ impl<A> Store<A> {
 
     /// Reports what is due in this tick.
     pub(super) fn report_due(&mut self) {
-        let phase = self.ticks % self.config.report_ticks.max(1);
+        let phase = self.ticks % u64::from(self.config.report_ticks.max(1));
         let due = (phase, RegionId(0))..=(phase, RegionId(u64::MAX));
         let due: Vec<RegionId> = self.reporting.range(due).map(|(_, id)| *id).collect();
         for region_id in due {
@@ -50,8 +50,8 @@ impl<A> Store<A> {
     }
 
     /// In which of the ticks between two reports a region is reported: not all of them in the same.
-    fn phase(&self, region_id: RegionId) -> u32 {
-        (region_id.0 % u64::from(self.config.report_ticks.max(1))) as u32
+    fn phase(&self, region_id: RegionId) -> u64 {
+        region_id.0 % u64::from(self.config.report_ticks.max(1))
     }
 
     fn report(&mut self, region_id: RegionId) {
@@ -72,16 +72,16 @@ impl<A> Store<A> {
             approximate_keys: peer.extent.keys,
         };
         let down = down.into_iter().map(|(id, _)| id).collect();
-        peer.said = Said { term: report.term, pending, down };
+        peer.reported = Reported { term: report.term, pending, down };
         self.out.push(Output::Report(Box::new(report)));
     }
 }
 
 /// Whether other members than said are pending or down now.
 pub(super) fn has_news(config: &StoreConfig, peer: &Peer) -> bool {
-    peer.said.term == peer.node.term()
-        && (!pending(config, peer).eq(peer.said.pending.iter().copied())
-            || !down(config, peer).map(|(id, _)| id).eq(peer.said.down.iter().copied()))
+    peer.reported.term == peer.node.term()
+        && (!pending(config, peer).eq(peer.reported.pending.iter().copied())
+            || !down(config, peer).map(|(id, _)| id).eq(peer.reported.down.iter().copied()))
 }
 
 /// The members that the log alone can't bring up to date, or that lack much of it.

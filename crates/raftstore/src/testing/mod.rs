@@ -343,7 +343,7 @@ impl Cluster {
                         "{token:?} is answered twice"
                     );
                 }
-                Output::Role { .. } => {}
+                Output::View(_) | Output::Lease { .. } | Output::Gone { .. } => {}
                 Output::Report(report) => {
                     self.reported += 1;
                     self.reports.insert(report.region.id, *report);
