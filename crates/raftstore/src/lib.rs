@@ -33,6 +33,7 @@ mod peer;
 mod report;
 pub mod shell;
 pub mod snapshot;
+pub mod split_check;
 pub mod state;
 pub mod store;
 #[cfg(feature = "testing")]

@@ -19,7 +19,7 @@ use crate::{
     log_storage::LogStorage,
     snapshot::Descriptor,
     state::{ApplyState, conf_of},
-    store::{Output, Token},
+    store::{Extent, Output, Reported, Token},
 };
 
 /// The core's generator.
@@ -80,6 +80,10 @@ pub(crate) struct Peer {
     pub(crate) addresses: BTreeMap<PeerId, Member>,
     /// The last index up to which the log was, or will be, compacted.
     pub(crate) compacting: u64,
+    /// What the scheduler was told.
+    pub(crate) reported: Reported,
+    /// How large the region is.
+    pub(crate) extent: Extent,
     /// The last split that was proposed here.
     pub(crate) splitting: u64,
     said: view::Said,
@@ -120,6 +124,8 @@ impl Peer {
             leaderless: 0,
             addresses: BTreeMap::new(),
             compacting: 0,
+            reported: Reported::default(),
+            extent: Extent::default(),
             splitting: 0,
             said: view::Said::default(),
         })

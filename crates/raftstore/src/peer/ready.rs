@@ -162,10 +162,7 @@ impl Peer {
                 Some(Outcome::EpochNotMatch) => {
                     Err(RegionError::EpochNotMatch { regions: vec![self.region.clone()] })
                 }
-                Some(Outcome::Refused(reason)) => Err(RegionError::ServerIsBusy {
-                    reason: reason.into(),
-                    retry_after: std::time::Duration::ZERO,
-                }),
+                Some(Outcome::Refused(reason)) => Err(self.invalid(reason)),
             };
             out.push(Output::Reply { token, result });
         }

@@ -1,4 +1,4 @@
-//! What takes long and nobody's turn waits for: syncs of the engine, and making and removing snapshots.
+//! What takes long and nobody's turn waits for: syncs of the engine, making and removing snapshots, looks at regions.
 
 use std::sync::{Arc, mpsc};
 
@@ -6,7 +6,13 @@ use engine::Engine;
 use types::RegionId;
 
 use super::inbox::{Inbox, Mail};
-use crate::{error::Result, snapshot::Snapshots, state::ApplyState, store::Input};
+use crate::{
+    error::Result,
+    snapshot::Snapshots,
+    split_check::{KeyForm, SplitJob, SplitLimits},
+    state::ApplyState,
+    store::Input,
+};
 
 /// Something that takes long.
 #[derive(Debug)]
@@ -14,17 +20,22 @@ pub(super) enum Job {
     SyncEngine,
     MakeSnapshot { region_id: RegionId },
     ForgetSnapshot { region_id: RegionId, applied: ApplyState },
+    CheckSplit(SplitJob),
+}
+
+/// What jobs need.
+#[derive(Clone, Debug)]
+pub(super) struct Tools {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) snapshots: Snapshots,
+    pub(super) limits: SplitLimits,
+    pub(super) key_form: KeyForm,
 }
 
 /// Does jobs, in order, until nobody can give any more.
-pub(super) fn run<A, W>(
-    jobs: &mpsc::Receiver<Job>,
-    engine: &Arc<dyn Engine>,
-    snapshots: &Snapshots,
-    inbox: &Arc<Inbox<A, W>>,
-) {
+pub(super) fn run<A, W>(jobs: &mpsc::Receiver<Job>, tools: &Tools, inbox: &Arc<Inbox<A, W>>) {
     for job in jobs {
-        match work(job, engine, snapshots) {
+        match work(job, tools) {
             Ok(Some(input)) => inbox.done(Mail::Done(input)),
             Ok(None) => {}
             Err(error) => {
@@ -35,7 +46,8 @@ pub(super) fn run<A, W>(
     }
 }
 
-fn work<A>(job: Job, engine: &Arc<dyn Engine>, snapshots: &Snapshots) -> Result<Option<Input<A>>> {
+fn work<A>(job: Job, tools: &Tools) -> Result<Option<Input<A>>> {
+    let Tools { engine, snapshots, limits, key_form } = tools;
     match job {
         Job::SyncEngine => {
             engine.sync()?;
@@ -48,6 +60,11 @@ fn work<A>(job: Job, engine: &Arc<dyn Engine>, snapshots: &Snapshots) -> Result<
         Job::ForgetSnapshot { region_id, applied } => {
             snapshots.forget_received(region_id, applied)?;
             Ok(None)
+        }
+        Job::CheckSplit(job) => {
+            let found = job.run(&**engine, limits, *key_form)?;
+            let SplitJob { region_id, epoch, .. } = job;
+            Ok(Some(Input::SplitChecked { region_id, epoch, found }))
         }
     }
 }

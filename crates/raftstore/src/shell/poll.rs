@@ -224,6 +224,10 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
                 self.views.renew(region_id, lease, &self.state.ticks);
             }
             Output::Gone { region_id } => self.views.remove(region_id),
+            Output::Report(report) => self.events.report(*report),
+            Output::CheckSplit(job) => drop(self.jobs.send(Job::CheckSplit(job))),
+            Output::AskSplit { region, keys } => self.events.ask_split(region, keys),
+            Output::WasSplit { regions } => self.events.was_split(regions),
         }
     }
 

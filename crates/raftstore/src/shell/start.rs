@@ -19,7 +19,7 @@ use super::{
     Events, StoreHandle, Transport, Views, Waiter,
     apply::ApplyWorker,
     inbox::Inbox,
-    jobs,
+    jobs::{self, Tools},
     log::LogWriter,
     poll::{Poll, PollState},
 };
@@ -28,6 +28,7 @@ use crate::{
     apply::{Applier, Machine},
     error::{Error, Result},
     snapshot::Snapshots,
+    split_check::KeyForm,
     store::Store,
 };
 
@@ -41,6 +42,8 @@ pub struct Options {
     pub config: StoreConfig,
     /// The interval of ticks.
     pub tick: Duration,
+    /// How keys are stored, which says where a region may be cut.
+    pub key_form: KeyForm,
 }
 
 /// What a store is made of.
@@ -87,12 +90,13 @@ impl<A: fmt::Debug + Send + 'static, W: Waiter<A>> StoreShell<A, W> {
     where
         M: Machine<Answer = A> + 'static,
     {
-        let Options { mut config, tick } = options;
+        let Options { mut config, tick, key_form } = options;
         let Parts { engine, log, log_writer, snapshots, machine, transport, events, clock, rng } =
             parts;
         let ticks = config.core.election_ticks - 1;
         config.core.read_mode = ReadMode::Lease { ticks, drift_percent: DRIFT_PERCENT };
         let lease = tick * ticks * (100 - DRIFT_PERCENT) / 100;
+        let limits = config.split;
         let store = Store::open(config, Arc::clone(&engine), log, &snapshots, rng)?;
         let applier = Applier::new(Arc::clone(&engine), machine);
 
@@ -129,8 +133,9 @@ impl<A: fmt::Debug + Send + 'static, W: Waiter<A>> StoreShell<A, W> {
         };
         for (name, to_do) in [("raft-jobs", jobs_to_do), ("raft-sync", syncs_to_do)] {
             let (engine, snapshots) = (Arc::clone(&engine), snapshots.clone());
+            let tools = Tools { engine, snapshots, limits, key_form };
             let inbox = Arc::clone(&handle.inbox);
-            let run = move || jobs::run(&to_do, &engine, &snapshots, &inbox);
+            let run = move || jobs::run(&to_do, &tools, &inbox);
             spawn(name, Box::new(guarded(&handle, run)))?;
         }
         let inbox = Arc::clone(&handle.inbox);

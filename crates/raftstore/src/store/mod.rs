@@ -9,7 +9,9 @@
 
 mod messages;
 mod open;
+mod reports;
 mod requests;
+mod splits;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -21,7 +23,7 @@ use engine::{
     raft_log::{LogBatch, RaftLog, Ticket},
 };
 use raft::SnapshotStatus;
-use types::{Bytes, KeyRange, PeerId, Region, RegionError, RegionId, marks::mutant};
+use types::{Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId, marks::mutant};
 
 use crate::{
     apply::{Applied, Effect, Task},
@@ -32,12 +34,16 @@ use crate::{
         Peer,
         view::{Lease, PeerView},
     },
+    report::RegionReport,
     snapshot::Descriptor,
+    split_check::{SplitCheck, SplitJob},
     state::{self, ApplyState, FIRST_INDEX, FIRST_TERM, encode_hard_state},
 };
 
 pub use open::bootstrap;
+pub(crate) use reports::Reported;
 pub use requests::{Request, RequestKind};
+pub(crate) use splits::Extent;
 
 /// Names a request that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +79,15 @@ pub enum Input<A> {
         to: PeerId,
         /// Whether it has arrived.
         arrived: bool,
+    },
+    /// Somebody has looked at a region, as [`Output::CheckSplit`] wanted it.
+    SplitChecked {
+        /// Which.
+        region_id: RegionId,
+        /// Its epoch at that time.
+        epoch: RegionEpoch,
+        /// What was found.
+        found: SplitCheck,
     },
     /// A store can't be reached.
     Unreachable {
@@ -144,6 +159,22 @@ pub enum Output<A> {
         /// The region.
         region_id: RegionId,
     },
+    /// Tell the scheduler of a region that is led here.
+    Report(Box<RegionReport>),
+    /// Look at a region ([`SplitJob::run`]), and say [`Input::SplitChecked`].
+    CheckSplit(SplitJob),
+    /// Ask the scheduler for ids, one for each key, and request [`RequestKind::Split`] with them.
+    AskSplit {
+        /// The region that is to be cut, as it is now.
+        region: Region,
+        /// Where.
+        keys: Vec<Bytes>,
+    },
+    /// A region that is led here was cut into these.
+    WasSplit {
+        /// In the order of their keys; the first one keeps its id.
+        regions: Vec<Region>,
+    },
 }
 
 /// What a request is answered.
@@ -188,6 +219,13 @@ pub struct Store<A> {
     after_sync: Vec<AfterSync>,
     /// Those of a sync that is under way.
     syncing: Option<Vec<AfterSync>>,
+    /// Regions that the scheduler is told of, by the tick of each period in which it is (`reports.rs`).
+    reporting: BTreeSet<(u64, RegionId)>,
+    /// Regions that may have grown too much: they are looked at with the next check (`splits.rs`).
+    grown: BTreeSet<RegionId>,
+    /// Regions that are to be looked at, and how many are being looked at.
+    to_check: BTreeSet<RegionId>,
+    checking: usize,
     ticks: u64,
     out: Vec<Output<A>>,
 }
@@ -221,7 +259,7 @@ impl<A> Store<A> {
             Input::SnapshotMade { region_id, descriptor } => {
                 if let Some(peer) = self.peers.get_mut(&region_id) {
                     peer.makes_snapshot = false;
-                    let is_newer = |now: types::RegionEpoch, made: types::RegionEpoch| {
+                    let is_newer = |now: RegionEpoch, made: RegionEpoch| {
                         now.conf_ver <= made.conf_ver && now.version <= made.version
                     };
                     if let Some(descriptor) = descriptor
@@ -240,6 +278,9 @@ impl<A> Store<A> {
                     peer.node.report_snapshot(to.0, status);
                     self.dirty.insert(region_id);
                 }
+            }
+            Input::SplitChecked { region_id, epoch, found } => {
+                self.on_split_checked(region_id, epoch, found);
             }
             Input::Unreachable { region_id, peer } => {
                 if let Some(own) = self.peers.get_mut(&region_id) {
@@ -314,7 +355,7 @@ impl<A> Store<A> {
     fn tick(&mut self) {
         self.ticks += 1;
         let looks = self.ticks.is_multiple_of(u64::from(self.config.log_gc_ticks.max(1)));
-        let mut lost = Vec::new();
+        let (mut lost, mut news) = (Vec::new(), Vec::new());
         let patience = self.config.stale_ticks;
         for (region_id, peer) in &mut self.peers {
             peer.node.tick();
@@ -327,9 +368,19 @@ impl<A> Store<A> {
             if looks && peer.leads() {
                 compact_if_long(&self.config, &self.log, peer);
             }
+            if reports::has_news(&self.config, peer) {
+                news.push(*region_id);
+            }
         }
         for region_id in lost {
             self.ask_membership(region_id);
+        }
+        for region_id in news {
+            self.report_progress(region_id, true);
+        }
+        self.report_due();
+        if self.ticks.is_multiple_of(u64::from(self.config.split_check_ticks.max(1))) {
+            self.check_grown();
         }
     }
 
@@ -356,6 +407,8 @@ impl<A> Store<A> {
             return Ok(());
         }
         let effects = applied.effects.clone();
+        let epoch = peer.region.epoch;
+        peer.extent.grow(applied.written);
         let mut splits = Vec::new();
         for effect in &effects {
             let before = peer.region.range.clone();
@@ -382,6 +435,7 @@ impl<A> Store<A> {
                 Effect::Members { .. } | Effect::Destroyed => {}
             }
             if peer.region.range != before || matches!(effect, Effect::Installed { .. }) {
+                peer.extent.forget();
                 let range = peer.region.range.clone();
                 if self.ranges.get(&before.start) == Some(&region_id) {
                     self.ranges.remove(&before.start);
@@ -391,10 +445,18 @@ impl<A> Store<A> {
         }
         peer.on_applied(applied, &mut self.out);
         let leads = peer.leads();
+        let is_changed = peer.region.epoch != epoch;
+        if leads && peer.extent.is_due(&self.config.split) {
+            self.grown.insert(region_id);
+        }
         self.dirty.insert(region_id);
+        self.report_progress(region_id, is_changed);
         for regions in splits {
             for region in &regions[1..] {
                 self.begin_child(region, leads)?;
+            }
+            if leads {
+                self.out.push(Output::WasSplit { regions });
             }
         }
         Ok(())
