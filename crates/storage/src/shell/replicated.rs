@@ -18,10 +18,11 @@ use raftstore::{
     StoreConfig, StoreMessage,
     shell::{self, Events, Inbox, Parts, StoreHandle, StoreShell, Transport, Views, Waiter},
     snapshot::Snapshots,
+    split_check::KeyForm,
     store::{RequestKind, Response, check_read},
 };
 use runtime::{Clock, Rng};
-use types::{ErrorClass, KeyMode, PeerId, Region, RegionEpoch, RegionError, RegionId};
+use types::{ApiMode, ErrorClass, KeyMode, PeerId, Region, RegionEpoch, RegionError, RegionId};
 
 use super::proposal::{Slot, Ticket};
 use crate::{
@@ -90,7 +91,7 @@ pub(super) struct Replicated {
     pub(super) handle: RaftHandle,
     shell: Mutex<Option<StoreShell<Answer, Ticket>>>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) key_mode: KeyModeCell,
+    pub(super) key_mode: Arc<KeyModeCell>,
     log: RaftLog,
     /// Whether the scheduler remembers the key mode beside this store.
     has_latch: bool,
@@ -126,7 +127,13 @@ impl Replicated {
             clock: Arc::clone(&clock),
             rng,
         };
-        let shell = StoreShell::start(shell::Options { config, tick }, parts)
+        let key_mode = Arc::new(key_mode);
+        let (api, mode) = (ident.api, Arc::clone(&key_mode));
+        let key_form = Arc::new(move || match (api, mode.get()) {
+            (ApiMode::V2, _) | (ApiMode::V1, Some(KeyMode::Txn)) => KeyForm::Encoded,
+            (ApiMode::V1 | ApiMode::V1Ttl, _) => KeyForm::Raw,
+        });
+        let shell = StoreShell::start(shell::Options { config, tick, key_form }, parts)
             .map_err(|error| Error::Engine(to_engine(&error)))?;
         let handle = RaftHandle(shell.handle().clone());
         let shell = Mutex::new(Some(shell));
