@@ -65,6 +65,11 @@ impl RaftHandle {
         self.0.admin(region, epoch, kind);
     }
 
+    /// Has every region reported that is led here.
+    pub fn report_all(&self) {
+        self.0.report_all();
+    }
+
     /// What is known of the peers of this store.
     pub fn views(&self) -> &Arc<Views> {
         self.0.views()
