@@ -22,6 +22,7 @@ mod placement;
 mod scheduler_node;
 mod server;
 mod service;
+mod store_data;
 mod store_node;
 mod unsynced;
 

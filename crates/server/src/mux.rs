@@ -36,6 +36,7 @@ pub(crate) struct StoreMux {
     pub(crate) tikv: TikvServer<TikvService>,
     pub(crate) tinykv: TinyKvServer<TinyKvService>,
     pub(crate) health: HealthServer<HealthService>,
+    pub(crate) transport: TransportServer,
 }
 
 impl StoreMux {
