@@ -23,6 +23,7 @@ mod scheduler_node;
 mod server;
 mod service;
 mod store_node;
+mod transport;
 mod unsynced;
 
 pub use config::Config;

@@ -10,6 +10,7 @@ use proto::{
     health::health_server::HealthServer, tikvpb::tikv_server::TikvServer,
     tinykvpb::tiny_kv_server::TinyKvServer,
 };
+use prometheus_client::collector::Collector;
 use storage::{Storage, StorageOptions, StoreIdent, identity};
 use tokio::{net::TcpListener, task::JoinSet};
 use types::{Code, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId, StoreId, limits};
@@ -19,7 +20,7 @@ use crate::{
     config::{EngineKind, SyncMode, advertised},
     http::{self, probes::Probes},
     listen::{self, Protocol},
-    metrics::{Metrics, StoreMetrics},
+    metrics::{Metrics, StoreMetrics, TransportMetrics},
     mux::{HttpMux, StoreMux},
     placement::{ClusterState, Placement, RegionReport, StoreMeta, StoreReport},
     server::Process,
@@ -27,6 +28,7 @@ use crate::{
         health::HealthService, kv::KvService, rpc_times::RpcTimes, tikv::TikvService,
         tinykv::TinyKvService,
     },
+    transport::{Options as TransportOptions, StoreTransport},
     unsynced::Unsynced,
 };
 
@@ -39,6 +41,7 @@ pub(crate) struct StoreNode {
     addr: Option<SocketAddr>,
     status_addr: Option<SocketAddr>,
     storage: Storage,
+    transport: Arc<StoreTransport>,
     /// Locked as long as this lives. `None`: nothing is kept.
     _data_dir: Option<DataDir>,
 }
@@ -90,6 +93,12 @@ impl StoreNode {
         };
         reporter.join(&store).await?;
 
+        let (transport, incoming) = StoreTransport::new(
+            cluster.cluster_id,
+            store.id,
+            Arc::new(reporter.placement.clone()),
+            TransportOptions::default(),
+        );
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
             let kv = KvService::new(storage.clone(), times.clone());
@@ -100,13 +109,17 @@ impl StoreNode {
                 tinykv: TinyKvServer::new(TinyKvService::new(kv))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(usize::MAX),
+                transport: incoming,
                 health: HealthServer::new(HealthService::new(StoreMux::SERVICES, process.phase())),
             };
             tasks.spawn(listen::serve(listener, Protocol::Http2, mux, process.phase()));
         }
         if let Some(listener) = status_listener {
             let store = StoreMetrics { storage: storage.clone(), engine };
-            let probes = Probes::new(process, Metrics::new(vec![Box::new(store), Box::new(times)]));
+            let transport = TransportMetrics(transport.counters());
+            let parts: Vec<Box<dyn Collector>> =
+                vec![Box::new(store), Box::new(times), Box::new(transport)];
+            let probes = Probes::new(process, Metrics::new(parts));
             let router = http::status::router(probes, config.clone(), storage.clone());
             tasks.spawn(listen::serve(listener, Protocol::Any, HttpMux(router), process.phase()));
         }
@@ -122,7 +135,7 @@ impl StoreNode {
                 process.clone(),
             ));
         }
-        Ok(StoreNode { addr, status_addr, storage, _data_dir: data_dir })
+        Ok(StoreNode { addr, status_addr, storage, transport, _data_dir: data_dir })
     }
 
     pub(crate) fn addr(&self) -> Option<SocketAddr> {
@@ -139,6 +152,7 @@ impl StoreNode {
 
     /// Commits what waits and stops. Blocks.
     pub(crate) fn stop(self) {
+        self.transport.stop();
         self.storage.shutdown();
     }
 }
@@ -392,7 +406,7 @@ async fn sweep(storage: Storage, interval: Duration, process: Process) {
 }
 
 /// Bytes of the disk under `path` and how many of them are free; 0 where the machine does not say.
-fn disk_space(path: &std::path::Path) -> (u64, u64) {
+pub(crate) fn disk_space(path: &std::path::Path) -> (u64, u64) {
     rustix::fs::statvfs(path)
         .map_or((0, 0), |disk| (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize))
 }
