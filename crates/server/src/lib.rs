@@ -24,6 +24,7 @@ mod server;
 mod service;
 mod store_data;
 mod store_node;
+mod transport;
 mod unsynced;
 
 pub use config::Config;

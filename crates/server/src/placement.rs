@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use proto::{
     internal::{self, placement_client::PlacementClient, placement_server::Placement as _},
     metapb,
@@ -21,6 +22,7 @@ use types::{ApiMode, ClusterId, Code, KeyMode, Region, StoreId};
 use crate::{
     convert,
     service::{pd::PdService, placement::PlacementService},
+    transport::Addresses,
 };
 
 /// How long one question to the scheduler may take.
@@ -194,6 +196,19 @@ impl Placement {
         check(answer.header)
     }
 
+    /// Where a store is.
+    pub(crate) async fn store_address(&self, store: StoreId) -> Result<String> {
+        let answer = ask!(self, pd.get_store, |cluster_id| pdpb::GetStoreRequest {
+            header: header(cluster_id),
+            store_id: store.0,
+        })?;
+        check(answer.header)?;
+        let found = answer.store.filter(|found| !found.address.is_empty());
+        found.map(|found| found.address).ok_or_else(|| {
+            PlacementError::new(Code::ClusterMismatch, format!("there is no store {store}"))
+        })
+    }
+
     /// A store heartbeat.
     pub(crate) async fn report_store(&self, report: &StoreReport) -> Result<()> {
         let stats = pdpb::StoreStats {
@@ -264,6 +279,13 @@ impl Placement {
                 "the scheduler latched no key mode although it was asked to",
             )
         })
+    }
+}
+
+impl Addresses for Placement {
+    fn address(&self, store: StoreId) -> BoxFuture<'static, Result<String>> {
+        let placement = self.clone();
+        Box::pin(async move { placement.store_address(store).await })
     }
 }
 
@@ -370,7 +392,7 @@ async fn dial(endpoint: &str) -> Result<Connection, String> {
 }
 
 /// The innermost reason of a transport error: "Connection refused" instead of "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

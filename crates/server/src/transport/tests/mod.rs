@@ -1,0 +1,3 @@
+//! Stores that talk over loopback.
+
+pub(crate) mod messages;
