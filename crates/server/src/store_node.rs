@@ -318,6 +318,7 @@ impl Reporter {
             used: self.engine.statistics().disk_bytes,
             regions: u32::try_from(self.storage.regions().len()).unwrap_or(u32::MAX),
             start_timestamp_s: self.start_timestamp_s,
+            ..StoreReport::default()
         };
         Ok(self.placement.report_store(&report).await?)
     }
