@@ -566,7 +566,10 @@ mod tests {
             codec::put_record(&mut bytes, record_version, &payload);
             fs.replace(&format_path, &bytes).unwrap();
             let refused = open(&fs, &ANY_STORE).unwrap_err();
-            assert!(matches!(refused, Error::NewerFormat { found: 7, known: FORMAT_VERSION, .. }), "{refused}");
+            assert!(
+                matches!(refused, Error::NewerFormat { found: 7, known: FORMAT_VERSION, .. }),
+                "{refused}"
+            );
         }
     }
 

@@ -86,6 +86,11 @@ impl Placement {
         self.now
     }
 
+    /// The next patrol looks whether stores on their way out are empty.
+    pub(crate) fn look_for_empty_stores(&mut self) {
+        self.next_bury = self.now;
+    }
+
     /// Whether regions that have not reported since the start are not waited for any longer.
     fn has_waited(&self) -> bool {
         let since_start = self.now.saturating_sub(self.started.unwrap_or(self.now));
@@ -164,6 +169,19 @@ impl Scheduler {
         match self.carry_out(&plan) {
             true => Ok(Answer { value: (), after: LogPosition::default() }),
             false => Err(Error::invalid(format!("region {region} can't be changed like that"))),
+        }
+    }
+
+    /// Somebody wants it to end that something is being done to a region. What is done already stays, and the checkers
+    /// tidy up what it leaves.
+    ///
+    /// # Errors
+    /// `NotBootstrapped`; `OperatorNotFound` if nothing is being done to the region.
+    pub fn cancel_operator(&mut self, region: RegionId) -> Result<Answer<()>> {
+        self.cluster.check_bootstrapped()?;
+        match self.placement.operators.cancel(region, self.placement.now) {
+            true => Ok(Answer { value: (), after: LogPosition::default() }),
+            false => Err(Error::OperatorNotFound { region }),
         }
     }
 

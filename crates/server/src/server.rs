@@ -52,7 +52,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn new() -> Process {
+    pub(crate) fn new() -> Process {
         Process {
             clock: Arc::new(RealClock::new()),
             fs: Arc::new(RealFs::new()),

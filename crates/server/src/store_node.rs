@@ -23,7 +23,7 @@ use crate::{
     config::advertised,
     http::{self, probes::Probes},
     listen::{self, Protocol},
-    metrics::{Metrics, StoreMetrics},
+    metrics::{Metrics, StoreMetrics, TransportMetrics},
     mux::{HttpMux, StoreMux},
     placement::{
         Placement, StoreMeta, StoreReport,
@@ -36,7 +36,7 @@ use crate::{
         tinykv::TinyKvService,
     },
     store_data::StoreData,
-    transport::{self, StoreTransport, TransportMetrics},
+    transport::{self, StoreTransport},
 };
 
 /// Keys that one step of the search for expired keys looks at, between which it makes room for others.
@@ -142,6 +142,8 @@ impl StoreNode {
         };
         let heartbeats = Heartbeats::start(placement, reporting, process, tasks);
         let _ = events.told.set((heartbeats, orders));
+        // What was said before nobody has heard.
+        storage.raft().expect("was opened with replication").report_all();
 
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
@@ -364,7 +366,7 @@ async fn sweep(storage: Storage, interval: Duration, process: Process) {
 }
 
 /// Bytes of the disk under `path` and how many of them are free; 0 where the machine does not say.
-fn disk_space(path: &std::path::Path) -> (u64, u64) {
+pub(crate) fn disk_space(path: &std::path::Path) -> (u64, u64) {
     rustix::fs::statvfs(path)
         .map_or((0, 0), |disk| (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize))
 }

@@ -21,6 +21,7 @@ mod load;
 mod machine;
 mod problem;
 mod sample;
+mod schedule;
 mod validate;
 mod value;
 
@@ -33,6 +34,7 @@ pub use load::{Base, File, Flag, Loaded, Origin, Sources, load};
 pub use machine::Machine;
 pub use problem::{LoadError, Location, Problem};
 pub use sample::sample;
+pub(crate) use schedule::{change_schedule, schedule_to_json};
 pub use value::{EngineKind, LogFormat, LogLevel, SyncMode};
 
 use value::{Input, SettingValue};
@@ -131,6 +133,31 @@ settings! {
         advertise_addr "scheduler.advertise-addr": String = String::new();
         /// Schedulers that a store joins when its process has none of its own.
         endpoints "scheduler.endpoints": Vec<String> = vec!["127.0.0.1:2379".to_owned()];
+    }
+    /// How much the scheduler does at once, and when a store counts as gone. Names and meaning are PD's.
+    schedule: ScheduleSettings {
+        /// After this silence a store counts as down: its replicas are made anew elsewhere.
+        max_store_down_time "schedule.max-store-down-time": Duration = Duration::from_secs(30 * 60);
+        /// Leaders that are moved at once to balance them. 0: none are.
+        leader_schedule_limit "schedule.leader-schedule-limit": usize = 4;
+        /// Replicas that are moved at once to balance them. 0: none are.
+        region_schedule_limit "schedule.region-schedule-limit": usize = 2048;
+        /// Regions that are repaired at once: too few replicas, too many, or on stores that are gone. 0: none are.
+        replica_schedule_limit "schedule.replica-schedule-limit": usize = 64;
+        /// A store that sends, or receives and applies, so many snapshots takes part in nothing that needs another.
+        max_snapshot_count "schedule.max-snapshot-count": usize = 4;
+        /// A store with so many replicas that lag behind gets no more.
+        max_pending_peer_count "schedule.max-pending-peer-count": usize = 16;
+        /// A store whose disk is used beyond this share gets nothing new.
+        low_space_ratio "schedule.low-space-ratio": f64 = 0.8;
+        /// Whether a new replica takes the place of an old one in one step. Otherwise there is one more for a moment.
+        enable_joint_consensus "schedule.enable-joint-consensus": bool = true;
+    }
+    /// Replicas.
+    replication: ReplicationSettings {
+        /// Replicas of a region. Counts when the cluster is created, and is part of it from then on: see
+        /// /pd/api/v1/config/replicate of the scheduler.
+        max_replicas "replication.max-replicas": usize = 3;
     }
     /// How data are kept.
     storage: StorageSettings {

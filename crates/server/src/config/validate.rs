@@ -14,6 +14,9 @@ use super::{
 /// The least memory with which caches and memtables of useful size are left.
 const MEMORY_LIMIT_MIN: ByteSize = ByteSize::mib(32);
 
+/// More replicas of a region than anybody needs: each write waits for more than half of them.
+const REPLICAS_MAX: usize = 64;
+
 /// A finding about a setting; its place is that setting's origin.
 pub(crate) struct Finding {
     setting: &'static str,
@@ -75,6 +78,13 @@ pub(crate) fn errors(config: &Config, machine: &Machine, roles: Roles) -> Vec<Fi
     if config.memory.limit < MEMORY_LIMIT_MIN {
         let message = format!("is {}, less than {MEMORY_LIMIT_MIN}", config.memory.limit);
         found.push(Finding::invalid("memory.limit", message));
+    }
+    if let Err((setting, why)) = config.schedule.check() {
+        found.push(Finding::invalid(setting, why));
+    }
+    if !(1..=REPLICAS_MAX).contains(&config.replication.max_replicas) {
+        let message = format!("is not between 1 and {REPLICAS_MAX}");
+        found.push(Finding::invalid("replication.max-replicas", message));
     }
     for (setting, interval) in [
         ("storage.ttl-check-poll-interval", config.storage.ttl_check_poll_interval),

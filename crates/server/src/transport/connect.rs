@@ -20,9 +20,7 @@ use futures_util::{
     Stream,
     future::{Either, select},
 };
-use proto::internal::{
-    MessageBatch, StreamHello, store_transport_client::StoreTransportClient,
-};
+use proto::internal::{MessageBatch, StreamHello, store_transport_client::StoreTransportClient};
 use raftstore::StoreMessage;
 use runtime::Rng;
 use tokio::time::{Instant, sleep, timeout};
@@ -192,17 +190,14 @@ pub(super) async fn dial(address: &str) -> Result<Channel, String> {
         .keep_alive_while_idle(true);
     match timeout(limits::TRANSPORT_DIAL_TIMEOUT, endpoint.connect()).await {
         Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(crate::placement::root_cause(&error)),
+        Ok(Err(error)) => Err(crate::placement::remote::root_cause(&error)),
         Err(_) => Err("it does not answer".to_owned()),
     }
 }
 
 /// Whether the receiver refuses the sender, and not only now.
 pub(super) fn is_refusal(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented
-    )
+    matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented)
 }
 
 /// The batches of one stream, made when the connection takes them.
@@ -303,7 +298,8 @@ mod tests {
         let mut backoff = Backoff::new(Rng::new(1));
         let waits: Vec<Duration> = (0..8).map(|_| backoff.next()).collect();
         for (number, wait) in waits.iter().enumerate() {
-            let most = (limits::TRANSPORT_RETRY_MIN * (1 << number)).min(limits::TRANSPORT_RETRY_MAX);
+            let most =
+                (limits::TRANSPORT_RETRY_MIN * (1 << number)).min(limits::TRANSPORT_RETRY_MAX);
             assert!(most / 2 <= *wait && *wait <= most, "{waits:?}");
         }
         assert_ne!(waits[6], waits[7]);

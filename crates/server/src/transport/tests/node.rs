@@ -134,10 +134,7 @@ impl Node {
 
     /// Waits until what it was told is so.
     #[track_caller]
-    pub(super) fn told(
-        &self,
-        so: impl FnMut(&Told) -> bool,
-    ) -> impl Future<Output = Told> {
+    pub(super) fn told(&self, so: impl FnMut(&Told) -> bool) -> impl Future<Output = Told> {
         let mut told = self.inbox.told.subscribe();
         let at = std::panic::Location::caller();
         async move {
@@ -216,10 +213,7 @@ impl Node {
 
     /// Waits until something is so of which nobody is told.
     #[track_caller]
-    pub(super) fn until(
-        &self,
-        mut so: impl FnMut(&Node) -> bool,
-    ) -> impl Future<Output = ()> {
+    pub(super) fn until(&self, mut so: impl FnMut(&Node) -> bool) -> impl Future<Output = ()> {
         let at = std::panic::Location::caller();
         async move {
             let mut again = interval(Duration::from_millis(1));

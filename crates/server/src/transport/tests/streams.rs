@@ -78,9 +78,8 @@ async fn a_store_that_restarts_elsewhere_is_found_and_its_peers_were_told_of() {
     own.transport.send(vec![heartbeat(1, OTHER)]);
     other.told(|told| !told.messages.is_empty()).await;
     other.kill().await;
-    let told = own
-        .send_until(|| heartbeat(1, OTHER), own.told(|told| !told.unreachable.is_empty()))
-        .await;
+    let told =
+        own.send_until(|| heartbeat(1, OTHER), own.told(|told| !told.unreachable.is_empty())).await;
     assert_eq!(told.unreachable[0], (heartbeat(1, OTHER).region_id, heartbeat(1, OTHER).to.id));
     let other = Node::start(OTHER, &directory).await;
     own.send_until(|| heartbeat(1, OTHER), other.told(|told| !told.messages.is_empty())).await;

@@ -1,0 +1,1 @@
+//! Heartbeats, orders and splits of a store against a real scheduler, here and over the wire.
