@@ -13,7 +13,7 @@ use types::{Bytes, PeerId, RegionId, StoreId, limits, marks::mutant};
 
 use crate::{
     Answer, Error, LogPosition, OperatorInfo, Order, Record, Result, ScheduleConfig, Scheduler,
-    Store, StoreState,
+    Status, Store, StoreState,
     balance::{balance_leader, balance_region},
     checker,
     cluster::{Health, KnownStore, Picture},
@@ -166,9 +166,13 @@ impl Scheduler {
                 "something as urgent is being done to region {region}"
             )));
         }
-        match self.carry_out(&plan) {
-            true => Ok(Answer { value: (), after: LogPosition::default() }),
-            false => Err(Error::invalid(format!("region {region} can't be changed like that"))),
+        if !self.carry_out(&plan) {
+            return Err(Error::invalid(format!("region {region} can't be changed like that")));
+        }
+        // It is judged at once: by a store that is not there, for example, it is over before it begins.
+        match self.placement.operators.info(region).map(|info| info.status) {
+            Some(Status::Canceled(why)) => Err(Error::invalid(format!("region {region}: {why}"))),
+            _ => Ok(Answer { value: (), after: LogPosition::default() }),
         }
     }
 

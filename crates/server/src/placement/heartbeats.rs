@@ -321,3 +321,82 @@ impl fmt::Debug for Reporting {
         write!(f, "Reporting(store {})", self.store_id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use types::{Peer, PeerId, PeerRole, Region};
+
+    use super::*;
+
+    fn report(region: u64, term: u64) -> RegionReport {
+        let region = Region { id: RegionId(region), ..Region::default() };
+        RegionReport { region, term, ..RegionReport::default() }
+    }
+
+    /// The region and the term of the next report.
+    fn take(waiting: &Waiting, stream: u64) -> Option<(u64, u64)> {
+        match waiting.take(stream) {
+            Taken::Report(report) => Some((report.region.id.0, report.term)),
+            Taken::Dropped | Taken::Nothing | Taken::Over => None,
+        }
+    }
+
+    #[test]
+    fn the_newest_report_of_each_region_is_sent_and_all_have_their_turn() {
+        let heartbeats = Heartbeats::default();
+        let waiting = &heartbeats.waiting;
+        let stream = waiting.begin_stream();
+        for (region, term) in [(1, 5), (2, 5), (3, 5), (1, 6)] {
+            heartbeats.send(report(region, term));
+        }
+        assert_eq!(take(waiting, stream), Some((1, 6)));
+        heartbeats.send(report(1, 7));
+        assert_eq!(take(waiting, stream), Some((2, 5)), "others wait for longer");
+        assert_eq!(take(waiting, stream), Some((3, 5)));
+        assert_eq!(take(waiting, stream), Some((1, 7)));
+        assert!(matches!(waiting.take(stream), Taken::Nothing));
+    }
+
+    #[test]
+    fn what_is_dropped_is_known_once_there_is_room() {
+        let heartbeats = Heartbeats::default();
+        let waiting = &heartbeats.waiting;
+        let stream = waiting.begin_stream();
+        let max = REGION_REPORTS_WAITING_MAX as u64;
+        (1..=max + 1).for_each(|region| heartbeats.send(report(region, 5)));
+        heartbeats.send(report(1, 6));
+        assert_eq!(
+            take(waiting, stream),
+            Some((1, 6)),
+            "a region that waits already has its place"
+        );
+        (2..=max).for_each(|region| assert_eq!(take(waiting, stream), Some((region, 5))));
+        assert!(matches!(waiting.take(stream), Taken::Dropped));
+        assert!(matches!(waiting.take(stream), Taken::Nothing));
+    }
+
+    #[test]
+    fn a_stream_whose_time_is_over_takes_nothing() {
+        let heartbeats = Heartbeats::default();
+        let waiting = &heartbeats.waiting;
+        let (older, newer) = (waiting.begin_stream(), waiting.begin_stream());
+        heartbeats.send(report(1, 5));
+        assert!(matches!(waiting.take(older), Taken::Over));
+        assert_eq!(take(waiting, newer), Some((1, 5)));
+    }
+
+    #[test]
+    fn silence_is_counted_in_seconds() {
+        let peer = Peer { id: PeerId(2), store_id: StoreId(3), role: PeerRole::Learner };
+        let report = RegionReport {
+            down_peers: vec![(peer, 1_234)],
+            pending_peers: vec![peer],
+            approximate_size: 7,
+            ..report(1, 5)
+        };
+        let request = report_to_proto(&report, Duration::from_millis(100));
+        assert_eq!(request.down_peers[0].down_seconds, 123);
+        assert_eq!(request.down_peers[0].peer.as_ref(), Some(&request.pending_peers[0]));
+        assert_eq!((request.approximate_size, request.term), (7, 5));
+    }
+}

@@ -215,6 +215,7 @@ impl Placement {
     ///
     /// # Errors
     /// `StoreRemoved`: it is gone for good. `InvalidRequest`: there is none with that id.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the transport between stores"))]
     pub(crate) async fn store_address(&self, id: StoreId) -> Result<String> {
         let answer = ask!(self, pd.get_store, |cluster_id| pdpb::GetStoreRequest {
             header: header(cluster_id),

@@ -2,6 +2,7 @@
 
 use proto::{kvrpcpb, metapb, pdpb, pdpb::pd_client::PdClient, tikvpb::tikv_client::TikvClient};
 use server::{Config, Roles, Server, config::EngineKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::transport::{Channel, Endpoint};
 use types::ApiMode;
 
@@ -51,4 +52,24 @@ pub(crate) async fn context(server: &Server, key: &[u8]) -> kvrpcpb::Context {
         peer: found.leader,
         ..kvrpcpb::Context::default()
     }
+}
+
+/// One HTTP/1.1 request: status and body of the answer.
+pub(crate) async fn http(
+    addr: Option<std::net::SocketAddr>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, String) {
+    let mut stream =
+        tokio::net::TcpStream::connect(addr.expect("listens")).await.expect("is there");
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n");
+    let request = format!("{head}Connection: close\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.expect("is read");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("is text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("has a head");
+    let status = head.split(' ').nth(1).expect("has a status").parse();
+    (status.expect("is a number"), body.to_owned())
 }

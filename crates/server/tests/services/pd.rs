@@ -10,7 +10,6 @@ use proto::{
     pdpb,
 };
 use server::Server;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 use types::ApiMode;
 
@@ -191,15 +190,9 @@ async fn etcd_health_and_keyspaces_answer_on_the_same_port() {
     assert_eq!(error.r#type(), pdpb::ErrorType::EntryNotFound);
 }
 
-/// One HTTP/1.1 request: status and body.
+/// What a GET answers: status and body.
 async fn http(addr: Option<std::net::SocketAddr>, path: &str) -> (u16, String) {
-    let mut stream = tokio::net::TcpStream::connect(addr.unwrap()).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    crate::common::http(addr, "GET", path, "").await
 }
 
 async fn json(server: &Server, path: &str) -> serde_json::Value {

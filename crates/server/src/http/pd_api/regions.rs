@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, Query, State},
 };
 use proto::metapb;
-use scheduler::{RegionInfo, Scheduler};
+use scheduler::RegionInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use types::{Bytes, KeyRange, Peer, PeerRole, RegionId, StoreId};
@@ -17,6 +17,9 @@ use crate::service::pd::PdService;
 
 /// How many regions a scan shows that names no limit.
 const SCAN_LIMIT: usize = 16;
+
+/// How many regions are looked at together.
+const PART: usize = 1024;
 
 /// All regions.
 pub(super) async fn all(State(pd): State<PdService>) -> Answer {
@@ -92,20 +95,27 @@ pub(super) async fn by_key(
     Ok(Json(found.map_or(Value::Null, |info| region_json(&info))))
 }
 
-/// The regions of which `is_wanted` says so, given how many replicas a region should have.
+/// The regions of which `is_wanted` says so, given how many replicas a region should have. They are looked at in parts:
+/// timestamps wait meanwhile.
 async fn regions_where(
     pd: &PdService,
     is_wanted: impl Fn(&RegionInfo, usize) -> bool + Send,
 ) -> Answer {
-    let found = ask(pd, |scheduler: &mut Scheduler, _| {
-        let replicas = scheduler.cluster_config()?.value.max_peer_count;
-        let regions = scheduler.scan_regions(&KeyRange::all(), 0)?;
-        Ok(scheduler::Answer { value: (regions.value, replicas), after: regions.after })
-    });
-    let (mut regions, replicas) = found.await?;
-    let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
-    regions.retain(|info| is_wanted(info, replicas));
-    list(&regions)
+    let config = ask(pd, |scheduler, _| scheduler.cluster_config()).await?;
+    let replicas = usize::try_from(config.max_peer_count).unwrap_or(usize::MAX);
+    let mut shown = Vec::new();
+    let mut rest = KeyRange::all();
+    loop {
+        let range = rest.clone();
+        let part = ask(pd, move |scheduler, _| scheduler.scan_regions(&range, PART)).await?;
+        shown.extend(part.iter().filter(|info| is_wanted(info, replicas)).cloned());
+        match part.last() {
+            Some(last) if !last.region.range.end.is_empty() => {
+                rest.start = last.region.range.end.clone();
+            }
+            _ => return list(&shown),
+        }
+    }
 }
 
 fn list(regions: &[Arc<RegionInfo>]) -> Answer {
