@@ -54,9 +54,11 @@ pub(crate) struct StoreNode {
 }
 
 impl StoreNode {
-    /// Starts a store; what it runs goes into `tasks`. Empty addresses open no sockets.
+    /// Starts a store, the one of this process that is counted `nth` from 0; what it runs goes into `tasks`. Empty addresses
+    /// open no sockets.
     pub(crate) async fn start(
         config: &Arc<Config>,
+        nth: usize,
         process: &Process,
         placement: Placement,
         tasks: &mut JoinSet<()>,
@@ -75,7 +77,7 @@ impl StoreNode {
             return Err(StartError::new(Code::DataDirMismatch, message));
         }
         let start_timestamp_s = process.clock.wall().as_secs();
-        let data = StoreData::open(config, process, &placement, &cluster).await?;
+        let data = StoreData::open(config, nth, process, &placement, &cluster).await?;
         let StoreData { ident, engine, log, log_writer, snapshots, dir } = data;
         let store = StoreMeta {
             id: ident.store_id,
