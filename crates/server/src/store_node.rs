@@ -15,7 +15,7 @@ use proto::{
 use raftstore::{RegionReport, StoreConfig, shell::Events, split_check::SplitLimits};
 use runtime::Rng;
 use storage::{Replication, Storage, StorageOptions, identity};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
 use types::{Bytes, Code, Region, StoreId, limits};
 
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
     },
     store_data::StoreData,
     transport::{self, StoreTransport},
+    unreported::Unreported,
 };
 
 /// Keys that one step of the search for expired keys looks at, between which it makes room for others.
@@ -98,7 +99,14 @@ impl StoreNode {
             addresses,
             transport::Options::default(),
         );
-        let events = Arc::new(StoreEvents { process: process.clone(), told: OnceLock::new() });
+        let unreported = Unreported::default();
+        let events = Arc::new(StoreEvents {
+            process: process.clone(),
+            placement: placement.clone(),
+            runtime: Handle::current(),
+            unreported: unreported.clone(),
+            told: OnceLock::new(),
+        });
         let replication = Replication {
             config: store_config(config, ident.store_id),
             tick: config.raftstore.raft_base_tick_interval,
@@ -149,7 +157,7 @@ impl StoreNode {
 
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
-            let kv = KvService::new(storage.clone(), times.clone());
+            let kv = KvService::new(storage.clone(), unreported, times.clone());
             let mux = StoreMux {
                 tikv: TikvServer::new(TikvService::new(kv.clone(), process.phase()))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
@@ -284,6 +292,9 @@ fn store_config(config: &Config, store_id: StoreId) -> StoreConfig {
 #[derive(Debug)]
 struct StoreEvents {
     process: Process,
+    placement: Placement,
+    runtime: Handle,
+    unreported: Unreported,
     /// Set once the store runs; what it says before is said again.
     told: OnceLock<(Heartbeats, Orders)>,
 }
@@ -302,9 +313,15 @@ impl Events for StoreEvents {
     }
 
     fn was_split(&self, regions: Vec<Region>) {
-        if let Some((_, orders)) = self.told.get() {
-            orders.was_split(regions);
-        }
+        let report = self.unreported.begin(&regions);
+        let placement = self.placement.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = placement.report_batch_split(&regions).await {
+                // The heartbeats of the regions say it again.
+                tracing::debug!(%error, "the scheduler did not take the report of a split");
+            }
+            drop(report);
+        });
     }
 
     fn stopped(&self, error: &raftstore::Error) {
