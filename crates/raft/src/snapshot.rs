@@ -22,13 +22,13 @@ impl<S: Storage, R: Rng> Node<S, R> {
     /// Takes a snapshot in place of the log, if it is newer than what is committed here. Returns whether it was.
     pub(crate) fn restore(&mut self, snapshot: Snapshot) -> Result<bool, Error> {
         let meta = &snapshot.meta;
-        if meta.index <= self.log.committed() {
+        if meta.index <= self.log.agreed() {
             return Ok(false);
         }
         if self.log.has(meta.index, meta.term)? {
             // The entries are all here; they need only be applied.
             sometimes!("raft: a snapshot says only that entries are committed");
-            self.log.commit_to(meta.index);
+            self.hear_commit(meta.index);
             return Ok(false);
         }
         sometimes!("raft: a snapshot replaces a log");

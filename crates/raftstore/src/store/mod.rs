@@ -346,7 +346,8 @@ impl<A> Store<A> {
 
     fn make_snapshot_if_wanted(&mut self, region_id: RegionId) {
         let Some(peer) = self.peers.get_mut(&region_id) else { return };
-        if peer.node.storage().take_wanted().is_some() && !peer.makes_snapshot {
+        // Who is removed has a tombstone instead of a region. Its successor makes the snapshot.
+        if peer.node.storage().take_wanted().is_some() && !peer.makes_snapshot && !peer.is_removed {
             peer.makes_snapshot = true;
             self.out.push(Output::MakeSnapshot { region_id });
         }
