@@ -6,6 +6,8 @@
 //! behind what an earlier leader has acknowledged); a split that it has proposed is not applied yet (another store may
 //! be further, and the new region's leader may acknowledge writes to keys that are the region's here).
 
+use std::sync::Arc;
+
 use raft::Lease as CoreLease;
 use types::{Peer as Member, PeerId, Region, RegionEpoch};
 
@@ -16,7 +18,7 @@ use crate::store::Output;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerView {
     /// The region as it is applied.
-    pub region: Region,
+    pub region: Arc<Region>,
     /// The peer on this store.
     pub peer_id: PeerId,
     /// Who leads, if that is known; also if it is this peer.
@@ -69,7 +71,7 @@ impl Peer {
         if (Said { lease: Lease::None, ..said }) == (Said { lease: Lease::None, ..self.said }) {
             out.push(Output::Lease { region_id: self.region_id(), lease });
         } else {
-            let region = self.region.clone();
+            let region = Arc::new(self.region.clone());
             let view = PeerView { region, peer_id: self.id, leader: said.leader, lease };
             out.push(Output::View(Box::new(view)));
         }

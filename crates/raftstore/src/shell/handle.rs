@@ -61,6 +61,11 @@ impl<A: Send + 'static, W: Waiter<A>> StoreHandle<A, W> {
         self.put(Wanted { region_id, epoch, kind, waiter: None });
     }
 
+    /// Has every region reported that is led here.
+    pub fn report_all(&self) {
+        self.inbox.done(Mail::Done(Input::ReportAll));
+    }
+
     /// What is known of the peers of this store.
     pub fn views(&self) -> &Arc<Views> {
         &self.views

@@ -23,13 +23,16 @@ pub(super) enum Job {
     CheckSplit(SplitJob),
 }
 
+/// How keys are stored at the moment: what kind of data a cluster has may be decided late.
+pub type KeyFormNow = Arc<dyn Fn() -> KeyForm + Send + Sync>;
+
 /// What jobs need.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Tools {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) snapshots: Snapshots,
     pub(super) limits: SplitLimits,
-    pub(super) key_form: KeyForm,
+    pub(super) key_form: KeyFormNow,
 }
 
 /// Does jobs, in order, until nobody can give any more.
@@ -62,7 +65,7 @@ fn work<A>(job: Job, tools: &Tools) -> Result<Option<Input<A>>> {
             Ok(None)
         }
         Job::CheckSplit(job) => {
-            let found = job.run(&**engine, limits, *key_form)?;
+            let found = job.run(&**engine, limits, key_form())?;
             let SplitJob { region_id, epoch, .. } = job;
             Ok(Some(Input::SplitChecked { region_id, epoch, found }))
         }

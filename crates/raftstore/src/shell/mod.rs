@@ -35,6 +35,7 @@ mod views;
 use std::task::Waker;
 
 pub use handle::StoreHandle;
+pub use jobs::KeyFormNow;
 pub use start::{Options, Parts, StoreShell};
 pub use transport::{Inbox, Transport};
 pub use views::{Moment, Views};

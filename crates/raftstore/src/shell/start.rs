@@ -19,7 +19,7 @@ use super::{
     Events, StoreHandle, Transport, Views, Waiter,
     apply::ApplyWorker,
     inbox::Inbox,
-    jobs::{self, Tools},
+    jobs::{self, KeyFormNow, Tools},
     log::LogWriter,
     poll::{Poll, PollState},
 };
@@ -28,7 +28,6 @@ use crate::{
     apply::{Applier, Machine},
     error::{Error, Result},
     snapshot::Snapshots,
-    split_check::KeyForm,
     store::Store,
 };
 
@@ -36,14 +35,20 @@ use crate::{
 const DRIFT_PERCENT: u32 = 5;
 
 /// How a store's threads are set.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The store's own settings. How reads are made safe is set here: by leases.
     pub config: StoreConfig,
     /// The interval of ticks.
     pub tick: Duration,
     /// How keys are stored, which says where a region may be cut.
-    pub key_form: KeyForm,
+    pub key_form: KeyFormNow,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("tick", &self.tick).finish_non_exhaustive()
+    }
 }
 
 /// What a store is made of.
@@ -133,6 +138,7 @@ impl<A: fmt::Debug + Send + 'static, W: Waiter<A>> StoreShell<A, W> {
         };
         for (name, to_do) in [("raft-jobs", jobs_to_do), ("raft-sync", syncs_to_do)] {
             let (engine, snapshots) = (Arc::clone(&engine), snapshots.clone());
+            let key_form = Arc::clone(&key_form);
             let tools = Tools { engine, snapshots, limits, key_form };
             let inbox = Arc::clone(&handle.inbox);
             let run = move || jobs::run(&to_do, &tools, &inbox);

@@ -5,10 +5,10 @@
 //! snapshot, since the entry that made it readable may have been applied in between.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,7 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use runtime::Clock;
-use types::RegionId;
+use types::{Bytes, Region, RegionId};
 
 use crate::{Lease, PeerView};
 
@@ -32,7 +32,14 @@ pub struct Views {
     /// How long a lease lasts from the beginning of its tick on.
     lease: Duration,
     stamp: AtomicU64,
-    slots: RwLock<HashMap<RegionId, ArcSwap<Known>>>,
+    slots: RwLock<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    by_id: HashMap<RegionId, ArcSwap<Known>>,
+    /// By the first keys of the regions.
+    by_start: BTreeMap<Bytes, RegionId>,
 }
 
 /// A view, and until when its lease runs.
@@ -65,10 +72,27 @@ impl Views {
 
     /// All views, in the order of their keys.
     pub fn all(&self) -> Vec<PeerView> {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<PeerView> = slots.values().map(|slot| slot.load().view.clone()).collect();
-        all.sort_by(|one, other| one.region.range.start.cmp(&other.region.range.start));
-        all
+        let slots = self.read();
+        slots
+            .by_start
+            .values()
+            .filter_map(|id| slots.find(*id))
+            .map(|known| known.view.clone())
+            .collect()
+    }
+
+    /// What has come of a region since `version` of its range: it, and as many of its neighbours to the right as there
+    /// were splits, as far as they are here.
+    pub fn since(&self, region: &Arc<Region>, version: u64) -> Vec<Region> {
+        let slots = self.read();
+        let mut regions = vec![Region::clone(region)];
+        for _ in version..region.epoch.version {
+            let Some(end) = regions.last().map(|last| last.range.end.clone()) else { break };
+            let next = slots.by_start.get(&end).filter(|_| !end.is_empty());
+            let Some(next) = next.and_then(|id| slots.find(*id)) else { break };
+            regions.push(Region::clone(&next.view.region));
+        }
+        regions
     }
 
     /// Looks at the view of a region, and whether a read of a snapshot that was taken after `moment` may be answered.
@@ -87,27 +111,31 @@ impl Views {
     }
 
     fn with<T>(&self, region: RegionId, look: impl FnOnce(&Known) -> T) -> Option<T> {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        slots.get(&region).map(|slot| look(&slot.load()))
+        self.read().by_id.get(&region).map(|slot| look(&slot.load()))
     }
 
     pub(super) fn put(&self, view: PeerView, ticks: &TickTimes) {
         let until = AtomicU64::new(self.until(view.lease, ticks));
-        let region = view.region.id;
+        let region = Arc::clone(&view.region);
         // Whoever sees the stamp sees everything that was applied before it.
         let stamp = self.stamp.fetch_add(1, Ordering::AcqRel) + 1;
         let known = Arc::new(Known { view, stamp, until });
-        {
-            let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(slot) = slots.get(&region) {
-                // Who holds the old view looks at its lease last.
-                slot.load().until.store(0, Ordering::Release);
-                slot.store(known);
-                return;
-            }
+        let mut moved = true;
+        if let Some(slot) = self.read().by_id.get(&region.id) {
+            let before = slot.load();
+            // Who holds the old view looks at its lease last.
+            before.until.store(0, Ordering::Release);
+            moved = before.view.region.range.start != region.range.start;
+            slot.store(Arc::clone(&known));
         }
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        slots.insert(region, ArcSwap::new(known));
+        if moved {
+            let mut slots = self.write();
+            if slots.by_id.contains_key(&region.id) {
+                slots.by_start.retain(|_, id| *id != region.id);
+            }
+            slots.by_start.insert(region.range.start.clone(), region.id);
+            slots.by_id.entry(region.id).or_insert_with(|| ArcSwap::new(known));
+        }
     }
 
     pub(super) fn renew(&self, region: RegionId, lease: Lease, ticks: &TickTimes) {
@@ -116,10 +144,23 @@ impl Views {
     }
 
     pub(super) fn remove(&self, region: RegionId) {
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.remove(&region) {
-            slot.load().until.store(0, Ordering::Release);
+        let mut slots = self.write();
+        if let Some(slot) = slots.by_id.remove(&region) {
+            let known = slot.load();
+            known.until.store(0, Ordering::Release);
+            let start = &known.view.region.range.start;
+            if slots.by_start.get(start) == Some(&region) {
+                slots.by_start.remove(start);
+            }
         }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Slots> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Slots> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn until(&self, lease: Lease, ticks: &TickTimes) -> u64 {
@@ -128,6 +169,12 @@ impl Views {
             Lease::Alone => FOR_EVER,
             Lease::Since(tick) => ticks.began(tick).map_or(0, |began| nanos(began + self.lease)),
         }
+    }
+}
+
+impl Slots {
+    fn find(&self, region: RegionId) -> Option<arc_swap::Guard<Arc<Known>>> {
+        self.by_id.get(&region).map(ArcSwap::load)
     }
 }
 

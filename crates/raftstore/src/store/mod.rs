@@ -89,6 +89,8 @@ pub enum Input<A> {
         /// What was found.
         found: SplitCheck,
     },
+    /// The scheduler may have forgotten what it was told: every region that is led here is to be reported.
+    ReportAll,
     /// A store can't be reached.
     Unreachable {
         /// Of this region.
@@ -256,6 +258,7 @@ impl<A> Store<A> {
                 }
             }
             Input::EngineSynced => self.on_engine_synced()?,
+            Input::ReportAll => self.report_all(),
             Input::SnapshotMade { region_id, descriptor } => {
                 if let Some(peer) = self.peers.get_mut(&region_id) {
                     peer.makes_snapshot = false;

@@ -49,6 +49,14 @@ impl<A> Store<A> {
         }
     }
 
+    /// Reports everything that is led here.
+    pub(super) fn report_all(&mut self) {
+        let led: Vec<RegionId> = self.reporting.iter().map(|(_, id)| *id).collect();
+        for region_id in led {
+            self.report_progress(region_id, true);
+        }
+    }
+
     /// In which of the ticks between two reports a region is reported: not all of them in the same.
     fn phase(&self, region_id: RegionId) -> u64 {
         region_id.0 % u64::from(self.config.report_ticks.max(1))
