@@ -9,6 +9,7 @@ use crate::{
     node::{Node, Rng},
     progress::ProgressState,
     ready::SnapshotStatus,
+    role::Role,
     storage::Storage,
 };
 
@@ -37,6 +38,23 @@ impl<S: Storage, R: Rng> Node<S, R> {
         }
         self.log.restore(snapshot);
         Ok(true)
+    }
+
+    /// The storage has a snapshot that it did not have: the followers that wait for one are looked at with the next
+    /// Ready.
+    pub fn snapshot_made(&mut self) {
+        let first = self.log.first_index();
+        let Role::Leader(leader) = &mut self.role else { return };
+        for progress in &mut leader.progress {
+            let needs_one = progress.needs_snapshot || progress.next < first;
+            if let ProgressState::Probe { is_waiting } = &mut progress.state
+                && needs_one
+            {
+                *is_waiting = false;
+            }
+        }
+        leader.must_look = true;
+        self.check_invariants();
     }
 
     pub(crate) fn on_snapshot_sent(&mut self, peer: u64, status: SnapshotStatus) {

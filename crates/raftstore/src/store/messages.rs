@@ -22,7 +22,7 @@ use crate::{
 impl<A> Store<A> {
     pub(super) fn on_message(&mut self, message: StoreMessage) -> Result<()> {
         let region_id = message.region_id;
-        if message.to.store_id != self.config.store_id || self.destroying.contains(&region_id) {
+        if message.to.store_id != self.config.store_id || self.destroying.contains_key(&region_id) {
             return Ok(());
         }
         let (raft, range) = match message.body {
@@ -48,7 +48,7 @@ impl<A> Store<A> {
                     return Ok(());
                 }
                 self.destroy(region_id);
-                if self.destroying.contains(&region_id) {
+                if self.destroying.contains_key(&region_id) {
                     return Ok(());
                 }
             }
@@ -148,6 +148,10 @@ impl<A> Store<A> {
             Descriptor::decode(data).map_err(|error| Error::damaged(region_id, error))?;
         let region = &descriptor.region;
         let is_member = region.peers.iter().any(|peer| peer.id.0 == to);
+        let installing = self.peers.values().filter(|peer| peer.installing.is_some()).count();
+        if self.config.snapshots_receiving_max <= installing {
+            return Ok(false);
+        }
         let is_installing =
             self.peers.get(&region_id).is_some_and(|peer| peer.installing.is_some());
         let installs_there = self.peers.values().any(|peer| {
