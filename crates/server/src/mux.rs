@@ -12,9 +12,7 @@ use hyper::body::Incoming;
 use proto::{
     etcdserverpb::{cluster_server::ClusterServer, kv_server::KvServer},
     health::health_server::HealthServer,
-    internal::{
-        placement_server::PlacementServer, store_transport_server::StoreTransportServer,
-    },
+    internal::{placement_server::PlacementServer, store_transport_server::StoreTransportServer},
     keyspacepb::keyspace_server::KeyspaceServer,
     pdpb::pd_server::PdServer,
     tikvpb::tikv_server::TikvServer,

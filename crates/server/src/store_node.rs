@@ -6,11 +6,11 @@ use engine::{
     Engine, Family, Kind,
     data_dir::{DataDir, Expected, Identity, LockedDir, Owner, Role},
 };
+use prometheus_client::collector::Collector;
 use proto::{
     health::health_server::HealthServer, tikvpb::tikv_server::TikvServer,
     tinykvpb::tiny_kv_server::TinyKvServer,
 };
-use prometheus_client::collector::Collector;
 use storage::{Storage, StorageOptions, StoreIdent, identity};
 use tokio::{net::TcpListener, task::JoinSet};
 use types::{Code, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId, StoreId, limits};

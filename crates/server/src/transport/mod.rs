@@ -195,7 +195,8 @@ impl Transport for StoreTransport {
 
     fn send_snapshot(&self, message: Box<StoreMessage>, descriptor: Descriptor, file: PathBuf) {
         let (shared, addresses) = (self.shared.clone(), self.addresses.clone());
-        let send = snapshots::send(shared, addresses, self.sends.clone(), message, descriptor, file);
+        let send =
+            snapshots::send(shared, addresses, self.sends.clone(), message, descriptor, file);
         self.runtime.spawn(send);
     }
 }

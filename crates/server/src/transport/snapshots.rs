@@ -372,9 +372,8 @@ impl Partial {
             return Err(Status::invalid_argument("a part of the snapshot is missing, or doubled"));
         }
         // If nobody waits for it any more, the file is dropped where it was written.
-        let written = on_disk(move || {
-            file.write(&part.data).map(|()| file).map_err(|error| failed(&error))
-        });
+        let written =
+            on_disk(move || file.write(&part.data).map(|()| file).map_err(|error| failed(&error)));
         self.file = Some(written.await?);
         Ok(())
     }

@@ -60,13 +60,13 @@ pub(super) fn weight(message: &StoreMessage) -> usize {
     FIXED
         + match &message.body {
             StoreBody::AmIMember => 0,
-            StoreBody::Gone { region } => {
-                range_bytes(&region.range) + region.peers.len() * MEMBER
-            }
+            StoreBody::Gone { region } => range_bytes(&region.range) + region.peers.len() * MEMBER,
             StoreBody::Raft { message, range } => {
                 range_bytes(range)
                     + match &message.body {
-                        MessageBody::Append { entries, .. } => entries.iter().map(Entry::cost).sum(),
+                        MessageBody::Append { entries, .. } => {
+                            entries.iter().map(Entry::cost).sum()
+                        }
                         MessageBody::Snapshot(snapshot) => {
                             snapshot.data.len() + snapshot.meta.conf.members().len() * MEMBER
                         }
@@ -108,7 +108,9 @@ pub(super) fn message(bytes: Bytes) -> Result<StoreMessage> {
 pub(super) fn to_wire(message: StoreMessage) -> wire::StoreMessage {
     let StoreMessage { region_id, from, to, epoch, body } = message;
     let body = match body {
-        StoreBody::Raft { message, range } => store_message::Body::Raft(raft_to_wire(message, range)),
+        StoreBody::Raft { message, range } => {
+            store_message::Body::Raft(raft_to_wire(message, range))
+        }
         StoreBody::AmIMember => store_message::Body::AmIMember(wire::Nothing {}),
         StoreBody::Gone { region } => store_message::Body::Gone(wire::Gone {
             region: Some(convert::region_to_proto(&region)),

@@ -22,20 +22,22 @@ fn any_peer() -> impl Strategy<Value = Peer> {
 }
 
 fn epoch() -> impl Strategy<Value = RegionEpoch> {
-    (any::<u64>(), any::<u64>())
-        .prop_map(|(conf_ver, version)| RegionEpoch { conf_ver, version })
+    (any::<u64>(), any::<u64>()).prop_map(|(conf_ver, version)| RegionEpoch { conf_ver, version })
 }
 
 fn region() -> impl Strategy<Value = Region> {
-    (any::<u64>(), range(), epoch(), vec(any_peer(), 0..5)).prop_map(|(id, range, epoch, peers)| {
-        Region { id: RegionId(id), range, epoch, peers }
-    })
+    (any::<u64>(), range(), epoch(), vec(any_peer(), 0..5))
+        .prop_map(|(id, range, epoch, peers)| Region { id: RegionId(id), range, epoch, peers })
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![Just(EntryKind::Normal), Just(EntryKind::ConfChange)];
-    (any::<u64>(), any::<u64>(), kind, bytes())
-        .prop_map(|(term, index, kind, data)| Entry { term, index, kind, data })
+    (any::<u64>(), any::<u64>(), kind, bytes()).prop_map(|(term, index, kind, data)| Entry {
+        term,
+        index,
+        kind,
+        data,
+    })
 }
 
 fn snapshot() -> impl Strategy<Value = Snapshot> {
@@ -168,9 +170,8 @@ proptest! {
 fn every_variant_is_drawn() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let drawn: std::collections::BTreeSet<&str> = (0..1000)
-        .map(|_| raft_body().new_tree(&mut runner).unwrap().current().name())
-        .collect();
+    let drawn: std::collections::BTreeSet<&str> =
+        (0..1000).map(|_| raft_body().new_tree(&mut runner).unwrap().current().name()).collect();
     assert_eq!(drawn.len(), 14);
 }
 
@@ -202,7 +203,9 @@ fn what_no_store_says_is_refused() {
             from: Peer::default(),
             to: Peer::default(),
             epoch: RegionEpoch::FIRST,
-            body: StoreBody::Gone { region: Region { peers: vec![Peer::default()], ..Region::default() } },
+            body: StoreBody::Gone {
+                region: Region { peers: vec![Peer::default()], ..Region::default() },
+            },
         })
     };
     #[track_caller]
