@@ -22,7 +22,9 @@ mod placement;
 mod scheduler_node;
 mod server;
 mod service;
+mod store_data;
 mod store_node;
+mod transport;
 mod unsynced;
 
 pub use config::Config;

@@ -149,6 +149,9 @@ impl Server {
     /// Takes no new requests, lets those under way end within `deadline`, makes everything durable, and stops.
     pub async fn shutdown(mut self, deadline: Duration) {
         self.process.phase.send_replace(Phase::Draining);
+        if let Some(store) = &self.store {
+            store.disconnect();
+        }
         let drained = tokio::time::timeout(deadline, async {
             while self.tasks.join_next().await.is_some() {}
         });

@@ -184,6 +184,29 @@ settings! {
         pd_store_heartbeat_tick_interval "raftstore.pd-store-heartbeat-tick-interval": Duration = Duration::from_secs(10);
         /// How often a region without changes is reported to the scheduler.
         pd_heartbeat_tick_interval "raftstore.pd-heartbeat-tick-interval": Duration = Duration::from_secs(60);
+        /// The clock of replication: the other intervals are counted in it.
+        raft_base_tick_interval "raftstore.raft-base-tick-interval": Duration = Duration::from_millis(100);
+        /// Ticks between two heartbeats of a region's leader.
+        raft_heartbeat_ticks "raftstore.raft-heartbeat-ticks": usize = 2;
+        /// Ticks without a leader after which others campaign; up to twice as many, drawn at random.
+        raft_election_timeout_ticks "raftstore.raft-election-timeout-ticks": usize = 8;
+        /// How often regions are looked at whose log may be too long.
+        raft_log_gc_tick_interval "raftstore.raft-log-gc-tick-interval": Duration = Duration::from_secs(3);
+        /// Entries of a region's log beyond which it is compacted.
+        raft_log_gc_count_limit "raftstore.raft-log-gc-count-limit": usize = 73_000;
+        /// How often regions are looked at that may be too large.
+        split_region_check_tick_interval "raftstore.split-region-check-tick-interval": Duration = Duration::from_secs(10);
+    }
+    /// When regions are cut.
+    coprocessor: CoprocessorSettings {
+        /// Size beyond which a region is cut.
+        region_max_size "coprocessor.region-max-size": ByteSize = ByteSize::mib(144);
+        /// Size of the pieces.
+        region_split_size "coprocessor.region-split-size": ByteSize = ByteSize::mib(96);
+        /// Keys beyond which a region is cut.
+        region_max_keys "coprocessor.region-max-keys": usize = 1_440_000;
+        /// Keys of the pieces.
+        region_split_keys "coprocessor.region-split-keys": usize = 960_000;
     }
     /// Logs.
     log: LogSettings {

@@ -93,13 +93,44 @@ pub(crate) fn errors(config: &Config, machine: &Machine, roles: Roles) -> Vec<Fi
             config.raftstore.pd_store_heartbeat_tick_interval,
         ),
         ("raftstore.pd-heartbeat-tick-interval", config.raftstore.pd_heartbeat_tick_interval),
+        ("raftstore.raft-base-tick-interval", config.raftstore.raft_base_tick_interval),
+        ("raftstore.raft-log-gc-tick-interval", config.raftstore.raft_log_gc_tick_interval),
+        (
+            "raftstore.split-region-check-tick-interval",
+            config.raftstore.split_region_check_tick_interval,
+        ),
     ] {
         // Shorter would be a busy loop, not a timer.
         if interval < Duration::from_millis(10) {
             found.push(Finding::invalid(setting, "is shorter than 10ms"));
         }
     }
+    replication(config, &mut found);
     found
+}
+
+fn replication(config: &Config, found: &mut Vec<Finding>) {
+    let raftstore = &config.raftstore;
+    let (heartbeat, election) =
+        (raftstore.raft_heartbeat_ticks, raftstore.raft_election_timeout_ticks);
+    if heartbeat == 0 || election <= heartbeat || 1000 < election {
+        let message =
+            format!("is {election}: more than the {heartbeat} of a heartbeat, up to 1000");
+        found.push(Finding::invalid("raftstore.raft-election-timeout-ticks", message));
+    }
+    let regions = &config.coprocessor;
+    for (setting, split, max) in [
+        ("coprocessor.region-split-size", regions.region_split_size.0, regions.region_max_size.0),
+        (
+            "coprocessor.region-split-keys",
+            regions.region_split_keys as u64,
+            regions.region_max_keys as u64,
+        ),
+    ] {
+        if split == 0 || max < split {
+            found.push(Finding::invalid(setting, "is 0, or more than a region may have"));
+        }
+    }
 }
 
 fn addresses(config: &Config, machine: &Machine, roles: Roles, found: &mut Vec<Finding>) {

@@ -7,17 +7,15 @@
 //! Questions are here; what goes on by itself is beside: `heartbeats.rs` keeps the scheduler informed, `orders.rs` does
 //! what it wants done.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for the replicated store"))]
-mod heartbeats;
-#[cfg_attr(not(test), expect(dead_code, reason = "for the replicated store"))]
-mod orders;
-mod remote;
+pub(crate) mod heartbeats;
+pub(crate) mod orders;
+pub(crate) mod remote;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, future::BoxFuture};
 use proto::{
     internal::{self, placement_server::Placement as _},
     metapb,
@@ -33,6 +31,7 @@ pub(crate) use remote::Remote;
 use crate::{
     convert,
     service::{pd::PdService, placement::PlacementService},
+    transport::Addresses,
 };
 
 /// Why the scheduler did not answer, or said no.
@@ -360,6 +359,13 @@ impl Placement {
                 "the scheduler latched no key mode although it was asked to",
             )
         })
+    }
+}
+
+impl Addresses for Placement {
+    fn address(&self, store: StoreId) -> BoxFuture<'static, Result<String>> {
+        let placement = self.clone();
+        Box::pin(async move { placement.store_address(store).await })
     }
 }
 

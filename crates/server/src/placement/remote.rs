@@ -142,7 +142,7 @@ async fn dial(endpoint: &str) -> Result<Connection, String> {
 }
 
 /// The innermost reason of a transport error: "Connection refused" instead of "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

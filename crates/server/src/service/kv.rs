@@ -15,7 +15,7 @@ use proto::kvrpcpb::{
     UnsafeDestroyRangeRequest, UnsafeDestroyRangeResponse,
 };
 use storage::{Error, KvPair, RawBatchScan, RawScan, Storage, View};
-use types::{Code, KeyRange};
+use types::{Code, KeyRange, RequestContext};
 
 use super::rpc_times::RpcTimes;
 use crate::{
@@ -49,27 +49,37 @@ impl KvService {
         self.storage.view()
     }
 
-    /// RawGet on a view that the caller took after the request had arrived.
-    pub(crate) fn raw_get_in(&self, view: &View, request: &RawGetRequest) -> RawGetResponse {
+    /// RawGet on a view that the caller took after the request had arrived; `None`: the leader has to be asked.
+    pub(crate) fn raw_get_in(
+        &self,
+        view: &View,
+        request: &RawGetRequest,
+    ) -> Option<RawGetResponse> {
         match view.raw_get(&context(request.context.as_ref()), &request.cf, &request.key) {
+            Ok(Some(value)) => Some(RawGetResponse { value, ..RawGetResponse::default() }),
+            Ok(None) => Some(RawGetResponse { not_found: true, ..RawGetResponse::default() }),
+            Err(Error::LeaseLapsed) => None,
+            Err(error) => Some(RawGetResponse::failed(&error)),
+        }
+    }
+
+    pub(crate) async fn raw_get(&self, request: RawGetRequest) -> RawGetResponse {
+        let context = context(request.context.as_ref());
+        let got = self
+            .read(&context, true, move |view| view.raw_get(&context, &request.cf, &request.key));
+        match got.await {
             Ok(Some(value)) => RawGetResponse { value, ..RawGetResponse::default() },
             Ok(None) => RawGetResponse { not_found: true, ..RawGetResponse::default() },
             Err(error) => RawGetResponse::failed(&error),
         }
     }
 
-    pub(crate) async fn raw_get(&self, request: RawGetRequest) -> RawGetResponse {
-        match self.view() {
-            Ok(view) => self.raw_get_in(&view, &request),
-            Err(error) => RawGetResponse::failed(&error),
-        }
-    }
-
     pub(crate) async fn raw_batch_get(&self, request: RawBatchGetRequest) -> RawBatchGetResponse {
         let context = context(request.context.as_ref());
-        let pairs =
-            self.view().and_then(|view| view.raw_batch_get(&context, &request.cf, &request.keys));
-        match pairs {
+        let pairs = self.read(&context, true, move |view| {
+            view.raw_batch_get(&context, &request.cf, &request.keys)
+        });
+        match pairs.await {
             Ok(pairs) => RawBatchGetResponse {
                 pairs: pairs.into_iter().map(pair_to_proto).collect(),
                 ..RawBatchGetResponse::default()
@@ -126,23 +136,17 @@ impl KvService {
     }
 
     pub(crate) async fn raw_scan(&self, request: RawScanRequest) -> RawScanResponse {
-        let limit = request.limit;
-        let scanned = self
-            .read(limit <= INLINE_SCAN_PAIRS, move |view| {
-                let context = context(request.context.as_ref());
-                view.raw_scan(
-                    &context,
-                    &RawScan {
-                        cf: request.cf,
-                        start: request.start_key,
-                        end: request.end_key,
-                        limit: request.limit as usize,
-                        key_only: request.key_only,
-                        reverse: request.reverse,
-                    },
-                )
-            })
-            .await;
+        let context = context(request.context.as_ref());
+        let short = request.limit <= INLINE_SCAN_PAIRS;
+        let scan = RawScan {
+            cf: request.cf,
+            start: request.start_key,
+            end: request.end_key,
+            limit: request.limit as usize,
+            key_only: request.key_only,
+            reverse: request.reverse,
+        };
+        let scanned = self.read(&context, short, move |view| view.raw_scan(&context, &scan)).await;
         match scanned {
             Ok(pairs) => RawScanResponse {
                 kvs: pairs.into_iter().map(pair_to_proto).collect(),
@@ -156,22 +160,18 @@ impl KvService {
         &self,
         request: RawBatchScanRequest,
     ) -> RawBatchScanResponse {
+        let context = context(request.context.as_ref());
         let pairs = u64::from(request.each_limit) * request.ranges.len() as u64;
-        let scanned = self
-            .read(pairs <= u64::from(INLINE_SCAN_PAIRS), move |view| {
-                let context = context(request.context.as_ref());
-                view.raw_batch_scan(
-                    &context,
-                    &RawBatchScan {
-                        cf: request.cf,
-                        ranges: request.ranges.into_iter().map(key_range).collect(),
-                        each_limit: request.each_limit as usize,
-                        key_only: request.key_only,
-                        reverse: request.reverse,
-                    },
-                )
-            })
-            .await;
+        let short = pairs <= u64::from(INLINE_SCAN_PAIRS);
+        let scan = RawBatchScan {
+            cf: request.cf,
+            ranges: request.ranges.into_iter().map(key_range).collect(),
+            each_limit: request.each_limit as usize,
+            key_only: request.key_only,
+            reverse: request.reverse,
+        };
+        let scanned =
+            self.read(&context, short, move |view| view.raw_batch_scan(&context, &scan)).await;
         match scanned {
             Ok(pairs) => RawBatchScanResponse {
                 kvs: pairs.into_iter().map(pair_to_proto).collect(),
@@ -186,7 +186,10 @@ impl KvService {
         request: RawGetKeyTtlRequest,
     ) -> RawGetKeyTtlResponse {
         let context = context(request.context.as_ref());
-        match self.view().and_then(|view| view.raw_key_ttl(&context, &request.cf, &request.key)) {
+        let ttl = self.read(&context, true, move |view| {
+            view.raw_key_ttl(&context, &request.cf, &request.key)
+        });
+        match ttl.await {
             Ok(Some(ttl)) => RawGetKeyTtlResponse { ttl, ..RawGetKeyTtlResponse::default() },
             Ok(None) => RawGetKeyTtlResponse { not_found: true, ..RawGetKeyTtlResponse::default() },
             Err(error) => RawGetKeyTtlResponse::failed(&error),
@@ -217,12 +220,10 @@ impl KvService {
             let reason = format!("checksum algorithm {} is not known", request.algorithm);
             return RawChecksumResponse::failed(&Error::InvalidRequest(reason));
         }
-        let sum = self
-            .read(false, move |view| {
-                let ranges: Vec<KeyRange> = request.ranges.into_iter().map(key_range).collect();
-                view.raw_checksum(&context(request.context.as_ref()), &ranges)
-            })
-            .await;
+        let context = context(request.context.as_ref());
+        let ranges: Vec<KeyRange> = request.ranges.into_iter().map(key_range).collect();
+        let sum =
+            self.read(&context, false, move |view| view.raw_checksum(&context, &ranges)).await;
         match sum {
             Ok(sum) => RawChecksumResponse {
                 checksum: sum.checksum,
@@ -253,21 +254,40 @@ impl KvService {
         done(self.storage.unsafe_destroy_range(request.start_key, request.end_key).await)
     }
 
-    /// Runs `read` on a fresh view: here if it is short, else on the blocking pool.
+    /// Runs `read` on a fresh view, and if no lease covers it on one for which the leader was asked: here if it is short,
+    /// else on the blocking pool.
     async fn read<T: Send + 'static>(
         &self,
+        context: &RequestContext,
         short: bool,
-        read: impl FnOnce(&View) -> Result<T, Error> + Send + 'static,
+        read: impl Fn(&View) -> Result<T, Error> + Send + Sync + 'static,
     ) -> Result<T, Error> {
-        let view = Arc::new(self.view()?);
+        let view = self.view()?;
         if short {
-            return read(&view);
+            return match read(&view) {
+                Err(Error::LeaseLapsed) => read(&self.storage.view_by_index(context).await?),
+                result => result,
+            };
         }
-        match tokio::task::spawn_blocking(move || read(&view)).await {
-            Ok(result) => result,
-            // The pool refuses work only while the process stops.
-            Err(_) => Err(Error::InvalidRequest("the store is stopping".to_owned())),
+        let read = Arc::new(read);
+        match on_pool(Arc::clone(&read), view).await {
+            Err(Error::LeaseLapsed) => {
+                on_pool(read, self.storage.view_by_index(context).await?).await
+            }
+            result => result,
         }
+    }
+}
+
+/// Runs a read where it holds up nobody.
+async fn on_pool<T: Send + 'static>(
+    read: Arc<impl Fn(&View) -> Result<T, Error> + Send + Sync + 'static>,
+    view: View,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(move || read(&view)).await {
+        Ok(result) => result,
+        // The pool refuses work only while the process stops.
+        Err(_) => Err(Error::InvalidRequest("the store is stopping".to_owned())),
     }
 }
 
