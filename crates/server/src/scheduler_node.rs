@@ -38,7 +38,7 @@ use crate::{
 pub(crate) struct SchedulerNode {
     addr: Option<SocketAddr>,
     scheduler: SchedulerHandle,
-    local: Local,
+    local: Arc<Local>,
 }
 
 impl SchedulerNode {
@@ -89,7 +89,8 @@ impl SchedulerNode {
                 () = listen::until_draining(stopper.phase()) => {}
             }
         });
-        Ok(SchedulerNode { addr, scheduler, local: Local { cluster_id, pd, internal } })
+        let local = Arc::new(Local { cluster_id, pd, internal });
+        Ok(SchedulerNode { addr, scheduler, local })
     }
 
     pub(crate) fn addr(&self) -> Option<SocketAddr> {
@@ -97,8 +98,8 @@ impl SchedulerNode {
     }
 
     /// Its services, for a store in the same process.
-    pub(crate) fn local(&self) -> Local {
-        self.local.clone()
+    pub(crate) fn local(&self) -> Arc<Local> {
+        Arc::clone(&self.local)
     }
 
     /// Makes its state durable and stops. Blocks.

@@ -100,7 +100,7 @@ pub(crate) struct StoreReport {
 #[derive(Clone, Debug)]
 pub(crate) enum Placement {
     /// The scheduler of this process: its services, called without a network.
-    Local(Local),
+    Local(Arc<Local>),
     /// A scheduler elsewhere.
     Remote(Arc<Remote>),
 }
