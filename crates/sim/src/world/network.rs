@@ -242,7 +242,7 @@ impl Network {
 }
 
 /// A number with an exponential distribution, at most ten times its mean.
-pub(super) fn exponential(rng: &mut Rng, mean: u64) -> u64 {
+pub(crate) fn exponential(rng: &mut Rng, mean: u64) -> u64 {
     let drawn = -(1.0 - rng.f64()).ln() * mean as f64;
     (drawn as u64).min(mean.saturating_mul(10))
 }
