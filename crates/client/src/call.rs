@@ -415,7 +415,9 @@ impl Call {
                 (Obstacle::Busy, Duration::ZERO)
             }
             RegionError::Undetermined { reason } => return Err(self.undetermined(reason.clone())),
-            RegionError::RaftEntryTooLarge { .. } => {
+            RegionError::RaftEntryTooLarge { .. }
+            | RegionError::Invalid { .. }
+            | RegionError::DiskFull { .. } => {
                 return Err(self.failed(id, Error::Region(error)));
             }
         };

@@ -77,7 +77,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
         leader.progress.retain(|progress| progress.id == id || conf.contains(progress.id));
         for member in conf.members() {
             if leader.get(member).is_none() {
-                leader.progress.push(Progress::new(member, last));
+                leader.progress.push(Progress::new(member, last, self.now));
             }
         }
         leader.progress.sort_by_key(|progress| progress.id);

@@ -115,5 +115,6 @@ pub use membership::{ConfChange, ConfChangeKind, ConfChangeSingle, ConfState, Tr
 pub use message::{Message, MessageBody, RejectHint};
 pub use mutants::MUTANTS;
 pub use node::{Node, PeerStatus, ProgressKind, Rng, Status};
+pub use read::Lease;
 pub use ready::{ReadState, Ready, RoleKind, RoleState, SnapshotStatus};
 pub use storage::{MemStorage, Storage};

@@ -112,7 +112,7 @@ pub struct Status {
 }
 
 /// A leader's view of one member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
     /// Its id.
     pub id: u64,
@@ -126,6 +126,8 @@ pub struct PeerStatus {
     pub kind: ProgressKind,
     /// Whether it was heard of since the last check of the quorum.
     pub is_active: bool,
+    /// For how many ticks nothing was heard of it; 0 for the leader itself.
+    pub silent_ticks: u64,
 }
 
 /// How a follower is being replicated to.
@@ -318,22 +320,39 @@ impl<S: Storage, R: Rng> Node<S, R> {
             committed: self.log.committed(),
             applied: self.log.applied(),
             conf: self.conf.clone(),
-            peers: leader.map_or_else(Vec::new, |leader| {
-                let status = |progress: &crate::progress::Progress| PeerStatus {
-                    id: progress.id,
-                    matched: progress.matched,
-                    next: progress.next,
-                    committed: progress.committed,
-                    kind: progress.kind(),
-                    is_active: progress.is_active,
-                };
-                leader.progress.iter().map(status).collect()
-            }),
+            peers: self.peers().collect(),
             transferee: leader
                 .and_then(|leader| leader.transfer.as_ref())
                 .map_or(0, |transfer| transfer.target),
             has_lease: self.has_lease(),
         }
+    }
+
+    /// A leader's view of the members, itself included, by id; nothing elsewhere.
+    pub fn peers(&self) -> impl Iterator<Item = PeerStatus> + '_ {
+        let progress = self.role.leader().map_or(&[][..], |leader| &leader.progress);
+        progress.iter().map(|progress| PeerStatus {
+            id: progress.id,
+            matched: progress.matched,
+            next: progress.next,
+            committed: progress.committed,
+            kind: progress.kind(),
+            is_active: progress.is_active,
+            silent_ticks: match progress.id == self.config.id {
+                true => 0,
+                false => self.now.saturating_sub(progress.heard_at),
+            },
+        })
+    }
+
+    /// The first entry that is not compacted.
+    pub fn first_index(&self) -> u64 {
+        self.log.first_index()
+    }
+
+    /// The last entry.
+    pub fn last_index(&self) -> u64 {
+        self.log.last_index()
     }
 
     /// The id of the node.

@@ -33,6 +33,8 @@ pub(crate) struct Progress {
     pub(crate) ahead: usize,
     /// Whether it was heard of since the last check of the quorum.
     pub(crate) is_active: bool,
+    /// The tick at which it was last heard of; at first, the one at which the leader began to wait for it.
+    pub(crate) heard_at: u64,
     /// It has said that it knows no members, and has not been sent a snapshot since.
     pub(crate) needs_snapshot: bool,
 }
@@ -58,7 +60,7 @@ pub(crate) enum ProgressState {
 
 impl Progress {
     /// A member that nothing is known of; it is sent what follows `last_index`, until it says where it is.
-    pub(crate) fn new(id: u64, last_index: u64) -> Progress {
+    pub(crate) fn new(id: u64, last_index: u64, now: u64) -> Progress {
         Progress {
             id,
             matched: 0,
@@ -69,8 +71,15 @@ impl Progress {
             acked_round: 0,
             ahead: usize::MAX,
             is_active: true,
+            heard_at: now,
             needs_snapshot: false,
         }
+    }
+
+    /// It has spoken.
+    pub(crate) fn hear(&mut self, now: u64) {
+        self.is_active = true;
+        self.heard_at = now;
     }
 
     /// Where the logs meet must be found again, from `next` at the latest.
@@ -180,7 +189,7 @@ mod tests {
 
     #[test]
     fn what_is_matched_is_not_sent_again() {
-        let mut progress = Progress::new(2, 10);
+        let mut progress = Progress::new(2, 10, 0);
         progress.become_probe(3, false);
         assert!(progress.matches(7));
         assert!(!progress.matches(5));

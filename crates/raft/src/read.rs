@@ -36,6 +36,19 @@ const WAITING_MAX: usize = 1 << 16;
 /// Rounds whose sending is remembered. Older ones make no lease: a quorum that answers so late made it useless.
 const ROUNDS_MAX: usize = 64;
 
+/// On what a read of this moment may rest without asking anybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lease {
+    /// Nothing.
+    #[default]
+    None,
+    /// The promises of a quorum, in answers to a round that was sent since this many ticks ago had begun (0: the present
+    /// tick).
+    Ticks(u64),
+    /// The node is a quorum by itself.
+    Alone,
+}
+
 /// A leader's reads.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
@@ -169,6 +182,24 @@ impl<S: Storage, R: Rng> Node<S, R> {
         let Some(from) = leader.reads.lease_from else { return false };
         let elapsed = self.now + 1 - from;
         elapsed * (100 + u64::from(drift_percent)) <= 100 * u64::from(ticks)
+    }
+
+    /// On what a reader on another thread may rest, as long as that thread knows by a clock of its own how long the ticks
+    /// have taken: for less than the election timeout less one tick, less the drift, from the beginning of the tick in
+    /// which the round was sent. A leader has none before it has committed an entry of its term.
+    pub fn lease(&self) -> Lease {
+        let Role::Leader(leader) = &self.role else { return Lease::None };
+        let id = self.config.id;
+        if quorum::agree(&self.conf, |member| member == id) {
+            return match leader.has_committed_own(&self.log) {
+                true => Lease::Alone,
+                false => Lease::None,
+            };
+        }
+        match leader.reads.lease_from {
+            Some(from) if self.has_lease() => Lease::Ticks(self.now - from),
+            Some(_) | None => Lease::None,
+        }
     }
 
     /// Whether there are reads for which a round should begin: none is under way.

@@ -196,12 +196,12 @@ impl<S: Storage, R: Rng> Node<S, R> {
         commit: u64,
         reject: Option<RejectHint>,
     ) -> Result<(), Error> {
-        let last = self.log.last_index();
+        let (last, now) = (self.log.last_index(), self.now);
         let Role::Leader(leader) = &mut self.role else { return Ok(()) }; // deposed meanwhile
         let Some(progress) = leader.get_mut(from) else {
             return Err(Error::UnknownPeer { from }); // removed meanwhile
         };
-        progress.is_active = true;
+        progress.hear(now);
         let Some(hint) = reject else {
             if last < index || index < commit {
                 return Err(Error::Malformed("commit <= index <= what was sent"));
@@ -352,7 +352,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
     }
 
     pub(crate) fn on_heartbeat_response(&mut self, from: u64, round: u64) -> Result<(), Error> {
-        let last = self.log.last_index();
+        let (last, now) = (self.log.last_index(), self.now);
         let Role::Leader(leader) = &mut self.role else { return Ok(()) }; // deposed meanwhile
         if leader.reads.last_round() < round {
             return Err(Error::Malformed("an answer to a round that has not begun"));
@@ -362,7 +362,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
         let Some(progress) = leader.get_mut(from) else {
             return Err(Error::UnknownPeer { from });
         };
-        progress.is_active = true;
+        progress.hear(now);
         progress.acked_round = progress.acked_round.max(round);
         let is_behind = progress.matched < last || progress.committed < awaited_commit;
         match &mut progress.state {

@@ -171,10 +171,11 @@ impl<S: Storage, R: Rng> Node<S, R> {
         sometimes!("raft: a leader is elected");
         let id = self.config.id;
         let last = self.log.last_index();
-        let mut progress: Vec<Progress> =
-            self.conf.members().into_iter().map(|member| Progress::new(member, last)).collect();
+        let now = self.now;
+        let begin = |member| Progress::new(member, last, now);
+        let mut progress: Vec<Progress> = self.conf.members().into_iter().map(begin).collect();
         if !self.conf.contains(id) {
-            progress.push(Progress::new(id, last));
+            progress.push(begin(id));
             progress.sort_by_key(|progress| progress.id);
         }
         let first_own = last + 1;
@@ -201,7 +202,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
 
     /// The leader's own log, as far as it is durable, counts like a follower's.
     pub(crate) fn note_own_progress(&mut self) {
-        let (last, id) = (self.log.last_index(), self.config.id);
+        let (last, id, now) = (self.log.last_index(), self.config.id, self.now);
         let durable = match mutant!("leader_counts_unsynced") {
             true => last,
             false => self.log.persisted(),
@@ -211,7 +212,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
         };
         own.matched = durable;
         own.next = last + 1;
-        own.is_active = true;
+        own.hear(now);
         if !matches!(own.state, ProgressState::Replicate { .. }) {
             own.become_replicate();
             own.next = last + 1;

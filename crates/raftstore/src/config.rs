@@ -3,6 +3,8 @@
 use raft::Config;
 use types::StoreId;
 
+use crate::split_check::SplitLimits;
+
 /// The settings of a store.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -16,6 +18,16 @@ pub struct StoreConfig {
     pub log_gc_entries: u64,
     /// Entries that are kept for a follower that is a little behind.
     pub log_gc_spare: u64,
+    /// Ticks between two reports of a region that has not changed.
+    pub report_ticks: u32,
+    /// Ticks of silence after which a member is reported as down.
+    pub down_ticks: u64,
+    /// Ticks between two looks for regions that have grown.
+    pub split_check_ticks: u32,
+    /// When a region is too large.
+    pub split: SplitLimits,
+    /// How many regions are looked at at once; the others wait.
+    pub split_checks_max: usize,
     /// Ticks without a leader after which a peer asks whether it is a member still.
     pub stale_ticks: u32,
     /// Messages that are kept for regions that a split is going to make here.
@@ -31,6 +43,11 @@ impl StoreConfig {
             log_gc_ticks: 30,
             log_gc_entries: 73_000,
             log_gc_spare: 73_000,
+            report_ticks: 600,
+            down_ticks: 300,
+            split_check_ticks: 100,
+            split: SplitLimits::default(),
+            split_checks_max: 8,
             stale_ticks: 32,
             early_messages_max: 256,
         }

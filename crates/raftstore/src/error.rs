@@ -1,6 +1,7 @@
 //! Why a store stops or cannot start. What a request is answered is a [`types::RegionError`].
 
-use types::{RegionId, codec::DecodeError};
+use engine::raft_log;
+use types::{Code, RegionId, codec::DecodeError};
 
 /// The store can't go on, or not begin.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +11,7 @@ pub enum Error {
     Engine(#[from] engine::Error),
     /// The Raft log failed.
     #[error(transparent)]
-    Log(#[from] engine::raft_log::Error),
+    Log(#[from] raft_log::Error),
     /// A core refused its state, or found that it contradicts that of others.
     #[error("region {region}: {error}")]
     Raft {
@@ -46,6 +47,16 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// The row of the catalogue.
+    pub fn code(&self) -> Code {
+        match self {
+            Error::Engine(error) | Error::Log(raft_log::Error::Failed(error)) => error.code(),
+            Error::Log(_) | Error::Raft { .. } | Error::Gap { .. } | Error::Damaged { .. } => {
+                Code::Corrupt
+            }
+        }
+    }
+
     pub(crate) fn damaged(region: RegionId, error: DecodeError) -> Error {
         Error::Damaged { region, error }
     }

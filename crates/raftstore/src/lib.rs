@@ -33,6 +33,7 @@ mod peer;
 mod report;
 pub mod shell;
 pub mod snapshot;
+pub mod split_check;
 pub mod state;
 pub mod store;
 #[cfg(feature = "testing")]
@@ -44,5 +45,6 @@ pub use config::StoreConfig;
 pub use error::{Error, Result};
 pub use message::StoreMessage;
 pub use mutants::MUTANTS;
+pub use peer::view::{Lease, PeerView};
 pub use report::RegionReport;
 pub use store::Store;

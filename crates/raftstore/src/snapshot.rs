@@ -5,9 +5,11 @@
 //! its records are verified again when they are installed. What travels in the Raft message is the [`Descriptor`]:
 //! the bytes of the file are carried beside it.
 
+mod transfer;
+
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use engine::{Engine, Family};
@@ -22,6 +24,8 @@ use crate::{
     error::{Error, Result},
     state::{self, ApplyState, PeerState, conf_of, get_region, put_region},
 };
+
+pub use transfer::{Receiving, Sending};
 
 const VERSION: u8 = 1;
 const HEADER: u8 = 0;
@@ -87,17 +91,21 @@ impl Descriptor {
 pub struct Snapshots {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
+    /// Numbers the files that are being received.
+    receiving: Arc<AtomicU64>,
 }
 
 impl Snapshots {
-    /// The snapshots in `dir`, which is created, durably, if it is missing. The folder above it is there.
+    /// The snapshots in `dir`, which is created, durably, if it is missing. The folder above it is there. Files that a
+    /// crash has left half written are removed.
     pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Snapshots> {
         let create = || {
             fs.create_dir_all(dir)?;
-            dir.parent().map_or(Ok(()), |above| fs.sync_dir(above))
+            dir.parent().map_or(Ok(()), |above| fs.sync_dir(above))?;
+            Snapshots::remove_leftovers(&*fs, dir)
         };
         create().map_err(|error| io(dir, error))?;
-        Ok(Snapshots { fs, dir: dir.to_owned() })
+        Ok(Snapshots { fs, dir: dir.to_owned(), receiving: Arc::default() })
     }
 
     /// The file of a snapshot that was made here.

@@ -69,6 +69,11 @@ pub fn put_region_state(batch: &mut WriteBatch, state: &RegionState) {
     batch.put(Family::Meta, meta_key, encode_region_state(state));
 }
 
+/// Adds to `batch` that nothing is known of a region.
+pub fn delete_region_state(batch: &mut WriteBatch, region: RegionId) {
+    batch.delete(Family::Meta, meta_key(region, REGION_STATE));
+}
+
 /// Adds how far a region is applied to `batch`.
 pub fn put_apply_state(batch: &mut WriteBatch, region: RegionId, state: ApplyState) {
     let payload = Writer::new().u64(state.index).u64(state.term).finish();

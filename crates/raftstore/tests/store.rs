@@ -1,114 +1,16 @@
 //! Stores in a box: what a cluster has to be able to do.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
+use common::{config, converge, member, must, must_get, must_put};
 use raftstore::{
-    StoreConfig, StoreMessage,
+    SplitChild, StoreMessage,
     message::MessageBody,
     store::{Input, RequestKind},
     testing::{Cluster, Fate},
 };
 use types::{Peer, PeerId, PeerRole, Region, RegionError, RegionId, StoreId};
-
-fn config() -> StoreConfig {
-    StoreConfig {
-        log_gc_ticks: 5,
-        log_gc_entries: 20,
-        log_gc_spare: 10,
-        ..StoreConfig::new(StoreId(0))
-    }
-}
-
-/// Puts a pair, trying again until it is there.
-fn must_put(cluster: &mut Cluster, key: &str, value: &str) {
-    let mut token = None;
-    cluster.until(200, "a put", |cluster| {
-        if let Some(token) = token
-            && let Some(fate) = cluster.fates.get(&token)
-        {
-            if matches!(fate, Fate::Written(_)) {
-                return true;
-            }
-        } else if token.is_some() {
-            return false;
-        }
-        token = cluster
-            .leader_of(key.as_bytes())
-            .map(|(leader, region)| cluster.put(leader, &region, key, value));
-        false
-    });
-}
-
-/// Asks for something of the region with `key` until it is done.
-fn must(
-    cluster: &mut Cluster,
-    key: &str,
-    mut kind: impl FnMut(&mut Cluster, &Region) -> RequestKind,
-) -> Vec<Region> {
-    let mut token = None;
-    let mut changed = Vec::new();
-    cluster.until(300, "a change of the region", |cluster| {
-        match token.and_then(|token| cluster.fates.get(&token)) {
-            Some(Fate::Changed(regions)) => {
-                changed = regions.clone();
-                return true;
-            }
-            None if token.is_some() => return false,
-            _ => {}
-        }
-        if let Some((leader, region)) = cluster.leader_of(key.as_bytes()) {
-            let kind = kind(cluster, &region);
-            token = Some(cluster.request(leader, &region, kind));
-        }
-        false
-    });
-    changed
-}
-
-fn must_get(cluster: &mut Cluster, key: &str) -> Option<String> {
-    let mut token = None;
-    let mut found = None;
-    cluster.until(200, "a get", |cluster| {
-        match token.and_then(|token| cluster.fates.get(&token)) {
-            Some(Fate::Read(value)) => {
-                found = value.as_ref().map(|value| String::from_utf8(value.to_vec()).unwrap());
-                return true;
-            }
-            None if token.is_some() => return false,
-            _ => {}
-        }
-        token = cluster
-            .leader_of(key.as_bytes())
-            .map(|(leader, region)| cluster.get(leader, &region, key, false));
-        false
-    });
-    found
-}
-
-fn member(id: u64, store: u64, role: PeerRole) -> Peer {
-    Peer { id: PeerId(id), store_id: StoreId(store), role }
-}
-
-/// Waits until every member of every region has the same pairs.
-fn converge(cluster: &mut Cluster) {
-    cluster.until(400, "all replicas are equal", |cluster| {
-        let regions: Vec<Region> = cluster
-            .nodes
-            .values()
-            .flat_map(|node| node.store.regions().cloned().collect::<Vec<_>>())
-            .collect();
-        regions.iter().all(|region| {
-            region.peers.iter().all(|peer| {
-                let Some(node) = cluster.nodes.get(&peer.store_id) else { return false };
-                let leader = cluster.leader_of(&region.range.start);
-                let Some((leader, _)) = leader else { return false };
-                node.store.regions().any(|other| other == region)
-                    && node.store.applied(region.id)
-                        == cluster.nodes[&leader].store.applied(region.id)
-                    && cluster.pairs(peer.store_id, region) == cluster.pairs(leader, region)
-            })
-        })
-    });
-}
 
 #[test]
 fn a_store_alone_serves() {
@@ -299,6 +201,41 @@ fn a_joint_change_replaces_a_member() {
     let (_, region) = cluster.leader_of(b"a").unwrap();
     assert_eq!(region.peers.len(), 3);
     assert!(region.peer_on(StoreId(4)).is_some());
+}
+
+#[test]
+fn changes_that_make_no_sense_are_refused_for_good() {
+    let mut cluster = Cluster::new(13, 4, 3, config());
+    must_put(&mut cluster, "m", "1");
+    let (leader, region) = cluster.leader_of(b"m").unwrap();
+    let old = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    let new = member(44, 4, PeerRole::Voter);
+    let change = |changes| RequestKind::ChangeMembers { changes };
+    let child = cluster.split_child(&region, "m");
+    let all = region.peers.iter().map(|peer| (Some(PeerRole::Learner), *peer)).collect();
+    for senseless in [
+        // A split key at the start, or none; peers that don't match those of the region.
+        RequestKind::Split { children: vec![] },
+        RequestKind::Split { children: vec![child.clone(), child.clone()] },
+        RequestKind::Split { children: vec![SplitChild { peer_ids: vec![], ..child }] },
+        // Who was no learner before, a second peer on a store, a voter that goes at once, nobody who votes.
+        change(vec![(Some(PeerRole::Voter), new), (Some(PeerRole::Learner), old)]),
+        change(vec![(Some(PeerRole::Learner), member(45, 1, PeerRole::Learner))]),
+        change(vec![(None, old), (Some(PeerRole::Learner), new)]),
+        change(all),
+        RequestKind::TransferLeader { to: PeerId(44) },
+    ] {
+        let what = format!("{senseless:?}");
+        let token = cluster.request(leader, &region, senseless);
+        let fate = &cluster.fates[&token];
+        assert!(matches!(fate, Fate::Error(RegionError::Invalid { .. })), "{what}: {fate:?}");
+    }
+    // What may make sense later is not: the learner has to catch up.
+    must(&mut cluster, "m", |_, _| change(vec![(Some(PeerRole::Voter), new)]));
+    let (leader, region) = cluster.leader_of(b"m").unwrap();
+    let token = cluster.request(leader, &region, change(vec![(Some(PeerRole::Voter), new)]));
+    let fate = cluster.fates.get(&token);
+    assert!(!matches!(fate, Some(Fate::Error(RegionError::Invalid { .. }))), "{fate:?}");
 }
 
 /// What a peer has acknowledged it has after a crash, also if its store had another peer of the region before.

@@ -21,6 +21,7 @@ pub(crate) fn context(context: Option<&kvrpcpb::Context>) -> RequestContext {
             Ok(kvrpcpb::ApiVersion::V1ttl) => ApiVersion::V1Ttl,
             Ok(_) | Err(_) => ApiVersion::V2,
         },
+        replica_read: context.replica_read,
     }
 }
 

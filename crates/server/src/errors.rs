@@ -67,6 +67,12 @@ pub(crate) fn region_error(error: &RegionError) -> Box<errorpb::Error> {
             out.raft_entry_too_large =
                 Some(errorpb::RaftEntryTooLarge { region_id: region.0, entry_size: *size });
         }
+        // No field says so; the message has the code.
+        RegionError::Invalid { .. } => {}
+        RegionError::DiskFull { .. } => {
+            let reason = error.to_string();
+            out.disk_full = Some(errorpb::DiskFull { store_id: Vec::new(), reason });
+        }
         RegionError::Undetermined { reason } => {
             out.undetermined_result = Some(errorpb::UndeterminedResult { message: reason.clone() });
         }

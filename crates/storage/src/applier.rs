@@ -108,6 +108,40 @@ pub(crate) fn apply(
     Ok(applier.plan)
 }
 
+/// What a compare-and-swap does where `stored` lies, and what it is answered.
+pub(crate) fn decide(
+    api: ApiMode,
+    cas: CompareAndSwap,
+    stored: Option<Bytes>,
+) -> Result<(Swapped, Option<Modify>), engine::Error> {
+    let CompareAndSwap { cf, key, expected, new, now_ms } = cas;
+    let previous = match stored {
+        Some(stored) => {
+            value::live(api, stored, now_ms).map_err(|error| value::damaged(cf, &key, error))?
+        }
+        None => None,
+    };
+    let succeeded = previous == expected;
+    let change = succeeded.then(|| match new {
+        Some(value) => Modify::Put { cf, key, value },
+        None => Modify::Delete { cf, key },
+    });
+    Ok((Swapped { succeeded, previous }, change))
+}
+
+/// Whether the value that is stored at a key has expired.
+pub(crate) fn is_expired(
+    api: ApiMode,
+    cf: Cf,
+    key: &Bytes,
+    stored: Option<&Bytes>,
+    now_ms: u64,
+) -> Result<bool, engine::Error> {
+    let Some(stored) = stored else { return Ok(false) };
+    let parts = value::decode(api, stored).map_err(|error| value::damaged(cf, key, error))?;
+    Ok(parts.is_expired(now_ms))
+}
+
 struct Applier<'s> {
     api: ApiMode,
     before: Option<&'s dyn Snapshot>,
@@ -157,7 +191,8 @@ impl Applier<'_> {
             Action::RemoveExpired { now_ms, keys } => {
                 let mut removed = 0;
                 for (cf, key) in keys {
-                    if self.is_expired(cf, &key, now_ms)? {
+                    let stored = self.get(cf, &key)?;
+                    if is_expired(self.api, cf, &key, stored.as_ref(), now_ms)? {
                         let at = self.change(Modify::Delete { cf, key });
                         begins.get_or_insert(at);
                         removed += 1;
@@ -176,25 +211,8 @@ impl Applier<'_> {
         &self,
         cas: CompareAndSwap,
     ) -> Result<(Swapped, Option<Modify>), engine::Error> {
-        let CompareAndSwap { cf, key, expected, new, now_ms } = cas;
-        let previous = match self.get(cf, &key)? {
-            Some(stored) => value::live(self.api, stored, now_ms)
-                .map_err(|error| value::damaged(cf, &key, error))?,
-            None => None,
-        };
-        let succeeded = previous == expected;
-        let change = succeeded.then(|| match new {
-            Some(value) => Modify::Put { cf, key, value },
-            None => Modify::Delete { cf, key },
-        });
-        Ok((Swapped { succeeded, previous }, change))
-    }
-
-    fn is_expired(&self, cf: Cf, key: &Bytes, now_ms: u64) -> Result<bool, engine::Error> {
-        let Some(stored) = self.get(cf, key)? else { return Ok(false) };
-        let parts =
-            value::decode(self.api, &stored).map_err(|error| value::damaged(cf, key, error))?;
-        Ok(parts.is_expired(now_ms))
+        let stored = self.get(cas.cf, &cas.key)?;
+        decide(self.api, cas, stored)
     }
 
     /// The stored value of `key` as of now.

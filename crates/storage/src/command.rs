@@ -3,7 +3,8 @@
 //! A command is what a log entry will hold: its effect depends on it and on the state before it, never on the clock
 //! or the configuration of the store that applies it. Therefore a compare-and-swap carries the proposer's clock.
 
-use types::{Bytes, Cf, KeyMode, Modify};
+use engine::Family;
+use types::{Bytes, Cf, KeyMode, KeyRange, Modify};
 
 /// What the queue counts for a change beside its bytes: the memory of its list entry, so that many small changes are
 /// bounded as well.
@@ -59,6 +60,8 @@ pub(crate) enum Answer {
     Swapped(Swapped),
     /// So many expired keys were removed.
     Removed(u64),
+    /// Nothing was written: a read may look at the data now.
+    Readable,
 }
 
 /// What a compare-and-swap found and did.
@@ -97,6 +100,34 @@ impl Command {
         self.size() + changes * CHANGE_OVERHEAD
     }
 
+    /// The smallest and the largest stored key that it concerns. Of ranges that are deleted only their beginnings count:
+    /// they were compared with the region as a whole.
+    pub(crate) fn key_bounds(&self) -> Option<(Bytes, Bytes)> {
+        let of = |change: &Modify| match change {
+            Modify::Put { key, .. } | Modify::Delete { key, .. } => key.clone(),
+            Modify::DeleteRange { range, .. } => range.start.clone(),
+        };
+        match &self.action {
+            Action::Change(change) => Some((of(change), of(change))),
+            Action::Changes(changes) => bounds(changes.iter().map(of)),
+            Action::CompareAndSwap(cas) => Some((cas.key.clone(), cas.key.clone())),
+            Action::RemoveExpired { keys, .. } => bounds(keys.iter().map(|(_, key)| key.clone())),
+        }
+    }
+
+    /// The ranges that it removes.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (Family, &KeyRange)> {
+        let changes: &[Modify] = match &self.action {
+            Action::Changes(changes) => changes,
+            Action::Change(change) => std::slice::from_ref(change),
+            Action::CompareAndSwap(_) | Action::RemoveExpired { .. } => &[],
+        };
+        changes.iter().filter_map(|change| match change {
+            Modify::DeleteRange { cf, range } => Some((Family::from(*cf), range)),
+            Modify::Put { .. } | Modify::Delete { .. } => None,
+        })
+    }
+
     /// Whether its effect depends on the state before it.
     pub(crate) fn is_conditional(&self) -> bool {
         match self.action {
@@ -104,4 +135,14 @@ impl Command {
             Action::CompareAndSwap(_) | Action::RemoveExpired { .. } => true,
         }
     }
+}
+
+fn bounds(keys: impl Iterator<Item = Bytes>) -> Option<(Bytes, Bytes)> {
+    let merge = |bounds: Option<(Bytes, Bytes)>, key: Bytes| match bounds {
+        None => Some((key.clone(), key)),
+        Some((first, last)) if key < first => Some((key, last)),
+        Some((first, last)) if last < key => Some((first, key)),
+        bounds => bounds,
+    };
+    keys.fold(None, merge)
 }

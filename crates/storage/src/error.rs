@@ -63,6 +63,10 @@ pub enum Error {
     /// A field is missing or contradicts another.
     #[error("{0}")]
     InvalidRequest(String),
+    /// The lease of the region's leader has run out: the read needs a view for which the leader was asked
+    /// ([`crate::Storage::view_by_index`]). Never an answer.
+    #[error("the leader has to ask whether it still leads")]
+    LeaseLapsed,
     /// The engine refused or failed.
     #[error(transparent)]
     Engine(#[from] engine::Error),
@@ -74,7 +78,7 @@ impl Error {
         match self {
             Error::Region(error) => error.class(),
             Error::KeyModeConflict { .. } => ErrorClass::Conflict,
-            Error::KeyModeUnavailable { .. } => ErrorClass::BackOff,
+            Error::KeyModeUnavailable { .. } | Error::LeaseLapsed => ErrorClass::BackOff,
             Error::Engine(error) => error.class(),
             Error::ApiVersionMismatch { .. }
             | Error::KeyspacePrefix { .. }
@@ -99,6 +103,7 @@ impl Error {
             Error::KeyTooLarge { .. } => Code::KeyTooLarge,
             Error::ValueTooLarge { .. } => Code::ValueTooLarge,
             Error::InvalidRequest(_) => Code::InvalidRequest,
+            Error::LeaseLapsed => Code::ServerIsBusy,
             Error::Engine(error) => error.code(),
         }
     }

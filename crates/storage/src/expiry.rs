@@ -41,10 +41,11 @@ pub struct Sweep {
     pub finished: bool,
 }
 
-/// Looks at up to `keys_max` raw keys from `cursor` on, over all column families.
+/// Looks at up to `keys_max` raw keys `within` a region, from `cursor` on, over all column families.
 pub(crate) fn find(
     layout: Layout,
     snapshot: &dyn Snapshot,
+    within: &KeyRange,
     cursor: Option<Cursor>,
     keys_max: usize,
     now_ms: u64,
@@ -54,7 +55,8 @@ pub(crate) fn find(
     let (first, mut start) =
         cursor.map_or((Cf::Default, Bytes::new()), |cursor| (cursor.cf, cursor.key));
     for cf in Cf::ALL.into_iter().filter(|cf| first <= *cf) {
-        let range = layout.raw_space().intersect(&KeyRange::new(std::mem::take(&mut start), ""));
+        let range = layout.raw_space().intersect(within);
+        let range = range.intersect(&KeyRange::new(std::mem::take(&mut start), ""));
         let mut iter = snapshot.iter(cf.into(), &range)?;
         let mut valid = iter.seek_to_first()?;
         while valid {

@@ -44,6 +44,14 @@ pub struct Identity {
     pub key_mode: Option<KeyMode>,
 }
 
+impl Identity {
+    /// The regions that the store serves.
+    pub fn serving(&self) -> Vec<Region> {
+        let serving = self.regions.iter().filter(|region| region.state == PeerState::Normal);
+        serving.map(|state| state.region.clone()).collect()
+    }
+}
+
 /// The ranges of the regions that a new cluster starts with, in the order of their keys; bounds in stored form.
 ///
 /// v1 and v1ttl: one, everything. v2: five, split at the bounds of keyspace 0 (raw and transactional), since clients
@@ -66,6 +74,17 @@ pub fn bootstrap(engine: &dyn Engine, ident: &StoreIdent, regions: &[Region]) ->
     for region in regions {
         let state = RegionState { state: PeerState::Normal, region: region.clone() };
         state::put_region_state(&mut batch, &state);
+    }
+    engine.write(batch)?;
+    engine.sync()?;
+    Ok(())
+}
+
+/// Forgets first regions that nobody was told of, durably.
+pub fn forget_regions(engine: &dyn Engine, regions: &[Region]) -> Result<()> {
+    let mut batch = WriteBatch::new();
+    for region in regions {
+        state::delete_region_state(&mut batch, region.id);
     }
     engine.write(batch)?;
     engine.sync()?;

@@ -4,6 +4,8 @@
 //! where it was meant to go (store, region, peer, epoch), then whether its keys lie there, and its size at last, since
 //! that answer names the region.
 
+use std::sync::Arc;
+
 use types::{Bytes, Cf, KeyMode, Modify, Region, RegionError, RequestContext, limits};
 
 use crate::{
@@ -13,6 +15,9 @@ use crate::{
     regions::{self, Regions},
     value,
 };
+
+/// A command, and the region that it is for.
+pub(crate) type Routed = (Arc<Region>, Command);
 
 /// What requests are checked against.
 #[derive(Clone, Debug)]
@@ -36,7 +41,7 @@ impl Checks {
         pair: KvPair,
         ttl_s: u64,
         now_ms: u64,
-    ) -> Result<Command> {
+    ) -> Result<Routed> {
         let cf = self.begin(ctx, cf)?;
         let (key, value) = self.stored_pair(pair, ttl_s, now_ms)?;
         self.propose(ctx, Action::Change(Modify::Put { cf, key, value }))
@@ -50,7 +55,7 @@ impl Checks {
         pairs: Vec<KvPair>,
         ttls: &[u64],
         now_ms: u64,
-    ) -> Result<Command> {
+    ) -> Result<Routed> {
         let cf = self.begin(ctx, cf)?;
         let n_pairs = pairs.len();
         if 1 < ttls.len() && ttls.len() != n_pairs {
@@ -69,7 +74,7 @@ impl Checks {
     }
 
     /// Removes a key.
-    pub(crate) fn delete(&self, ctx: &RequestContext, cf: &str, key: Bytes) -> Result<Command> {
+    pub(crate) fn delete(&self, ctx: &RequestContext, cf: &str, key: Bytes) -> Result<Routed> {
         let cf = self.begin(ctx, cf)?;
         let key = self.layout.stored_bytes(key)?;
         self.propose(ctx, Action::Change(Modify::Delete { cf, key }))
@@ -81,7 +86,7 @@ impl Checks {
         ctx: &RequestContext,
         cf: &str,
         keys: Vec<Bytes>,
-    ) -> Result<Command> {
+    ) -> Result<Routed> {
         let cf = self.begin(ctx, cf)?;
         let delete = |key| Ok(Modify::Delete { cf, key: self.layout.stored_bytes(key)? });
         let changes = keys.into_iter().map(delete).collect::<Result<_>>()?;
@@ -95,7 +100,7 @@ impl Checks {
         cf: &str,
         start: &[u8],
         end: &[u8],
-    ) -> Result<Command> {
+    ) -> Result<Routed> {
         let cf = self.begin(ctx, cf)?;
         let range = self.layout.stored_range(start, end)?;
         if range.is_empty() {
@@ -117,7 +122,7 @@ impl Checks {
         new: Option<Bytes>,
         ttl_s: u64,
         now_ms: u64,
-    ) -> Result<Command> {
+    ) -> Result<Routed> {
         let cf = self.begin(ctx, cf)?;
         let key = self.layout.stored_bytes(key)?;
         if let Some(expected) = &expected {
@@ -163,16 +168,16 @@ impl Checks {
     }
 
     /// Checks that `action` was sent to the right place and fits there.
-    fn propose(&self, ctx: &RequestContext, action: Action) -> Result<Command> {
+    fn propose(&self, ctx: &RequestContext, action: Action) -> Result<Routed> {
         let region = self.regions.check(ctx)?;
         match &action {
-            Action::Change(change) => check_change(region, change)?,
+            Action::Change(change) => check_change(&region, change)?,
             Action::Changes(changes) => {
-                changes.iter().try_for_each(|change| check_change(region, change))?
+                changes.iter().try_for_each(|change| check_change(&region, change))?
             }
-            Action::CompareAndSwap(cas) => regions::check_key(region, &cas.key)?,
+            Action::CompareAndSwap(cas) => regions::check_key(&region, &cas.key)?,
             Action::RemoveExpired { keys, .. } => {
-                keys.iter().try_for_each(|(_, key)| regions::check_key(region, key))?;
+                keys.iter().try_for_each(|(_, key)| regions::check_key(&region, key))?;
             }
         }
         let command = Command::new(action);
@@ -182,7 +187,7 @@ impl Checks {
                 RegionError::RaftEntryTooLarge { region: region.id, size: size as u64 }.into()
             );
         }
-        Ok(command)
+        Ok((region, command))
     }
 }
 

@@ -13,7 +13,7 @@ use types::{Bytes, Cf, KeyRange, Region, RequestContext, limits};
 use crate::{
     Error, Result,
     raw::Checks,
-    regions,
+    regions::{self, Access},
     value::{self, Parts},
 };
 
@@ -74,6 +74,7 @@ pub struct Checksum {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     pub(crate) checks: &'a Checks,
+    pub(crate) access: &'a Access,
     pub(crate) snapshot: &'a dyn Snapshot,
     pub(crate) now_ms: u64,
 }
@@ -117,7 +118,8 @@ impl Reader<'_> {
     pub(crate) fn get(&self, ctx: &RequestContext, cf: &str, key: &[u8]) -> Result<Option<Bytes>> {
         let cf = self.checks.begin(ctx, cf)?;
         let stored_key = self.checks.layout.stored(key)?;
-        regions::check_key(self.checks.regions.check(ctx)?, &stored_key)?;
+        let region = self.checks.regions.check_read(ctx, self.access)?;
+        regions::check_key(&region, &stored_key)?;
         self.live(cf, &stored_key)
     }
 
@@ -131,8 +133,8 @@ impl Reader<'_> {
         let cf = self.checks.begin(ctx, cf)?;
         let stored_keys =
             keys.iter().map(|key| self.checks.layout.stored(key)).collect::<Result<Vec<_>>>()?;
-        let region = self.checks.regions.check(ctx)?;
-        stored_keys.iter().try_for_each(|stored_key| regions::check_key(region, stored_key))?;
+        let region = self.checks.regions.check_read(ctx, self.access)?;
+        stored_keys.iter().try_for_each(|stored_key| regions::check_key(&region, stored_key))?;
         let mut found = Pairs::default();
         for (key, stored_key) in keys.iter().zip(&stored_keys) {
             if let Some(value) = self.live(cf, stored_key)? {
@@ -154,7 +156,8 @@ impl Reader<'_> {
         if !self.checks.layout.api().has_ttl() {
             return Err(Error::TtlNotEnabled);
         }
-        regions::check_key(self.checks.regions.check(ctx)?, &stored_key)?;
+        let region = self.checks.regions.check_read(ctx, self.access)?;
+        regions::check_key(&region, &stored_key)?;
         let Some(stored) = self.snapshot.get(cf.into(), &stored_key)? else { return Ok(None) };
         let parts = self.parts(cf, &stored_key, &stored)?;
         Ok((!parts.is_expired(self.now_ms)).then(|| parts.ttl_s(self.now_ms)))
@@ -164,10 +167,10 @@ impl Reader<'_> {
     pub(crate) fn scan(&self, ctx: &RequestContext, scan: &RawScan) -> Result<Vec<KvPair>> {
         let cf = self.checks.begin(ctx, &scan.cf)?;
         let range = self.stored_range(&scan.start, &scan.end, scan.reverse)?;
-        let region = self.checks.regions.check(ctx)?;
+        let region = self.checks.regions.check_read(ctx, self.access)?;
         let walk = Walk { cf, limit: scan.limit, key_only: scan.key_only, reverse: scan.reverse };
         let mut found = Pairs::default();
-        self.walk(region, &range, walk, &mut found)?;
+        self.walk(&region, &range, walk, &mut found)?;
         Ok(found.pairs)
     }
 
@@ -190,12 +193,12 @@ impl Reader<'_> {
             }
             ranges.push(range);
         }
-        let region = self.checks.regions.check(ctx)?;
+        let region = self.checks.regions.check_read(ctx, self.access)?;
         let walk =
             Walk { cf, limit: scan.each_limit, key_only: scan.key_only, reverse: scan.reverse };
         let mut found = Pairs::default();
         for range in &ranges {
-            self.walk(region, range, walk, &mut found)?;
+            self.walk(&region, range, walk, &mut found)?;
         }
         Ok(found.pairs)
     }
@@ -205,10 +208,10 @@ impl Reader<'_> {
         let cf = self.checks.begin(ctx, "")?;
         let stored_range = |range: &KeyRange| self.stored_range(&range.start, &range.end, false);
         let ranges = ranges.iter().map(stored_range).collect::<Result<Vec<_>>>()?;
-        let region = self.checks.regions.check(ctx)?;
+        let region = self.checks.regions.check_read(ctx, self.access)?;
         let mut sum = Checksum::default();
         for range in &ranges {
-            let clipped = clip(region, range, false)?;
+            let clipped = clip(&region, range, false)?;
             let walk = Walk { cf, limit: usize::MAX, key_only: false, reverse: false };
             self.each(&clipped, walk, |pair| {
                 let mut digest = Digest::new(CrcAlgorithm::Crc64Xz);

@@ -1,10 +1,17 @@
 //! The regions of this store, and whether a request was meant for one of them.
 //!
 //! A request says which store, region, peer and epoch its client believes in. All of it is compared before a key is
-//! looked at; any difference sends the client back to its route. Ranges of regions do not change in a store with one
-//! replica, so that a check made when a write is proposed still holds when it is applied.
+//! looked at; any difference sends the client back to its route. In a replicated store regions change all the time: a
+//! write is compared again when it is proposed and when it is applied, and a read is checked against what was true of
+//! the snapshot that it looks at ([`Access`]).
 
-use types::{Bytes, Region, RegionError, RegionId, RequestContext, StoreId};
+use std::sync::Arc;
+
+use raftstore::{
+    PeerView,
+    shell::{Moment, Views},
+};
+use types::{Bytes, Region, RegionEpoch, RegionError, RequestContext, StoreId};
 
 use crate::{Error, Result};
 
@@ -12,30 +19,142 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub(crate) struct Regions {
     store_id: StoreId,
-    /// In the order of their ids, to find one; there are few.
-    by_id: Vec<Region>,
+    known: Known,
+}
+
+#[derive(Clone, Debug)]
+enum Known {
+    /// They never change. In the order of their ids, to find one; there are few.
+    Fixed(Vec<Arc<Region>>),
+    /// As the replicated store makes them known.
+    Live(Arc<Views>),
+}
+
+/// What a read may rest on.
+#[derive(Clone, Debug)]
+pub(crate) enum Access {
+    /// The snapshot is what was acknowledged, for all regions: there is nobody else.
+    Everything,
+    /// The leases that held at or after this moment, which was before the snapshot.
+    Leases(Moment),
+    /// The leader was asked; this is the region as it is in the snapshot.
+    Granted(Arc<Region>),
 }
 
 impl Regions {
-    /// The regions that the store `store_id` serves. Each has a peer there.
+    /// The regions that the store `store_id` serves, for good. Each has a peer there.
     pub(crate) fn new(store_id: StoreId, mut regions: Vec<Region>) -> Regions {
         regions.sort_by_key(|region| region.id);
-        Regions { store_id, by_id: regions }
+        Regions { store_id, known: Known::Fixed(regions.into_iter().map(Arc::new).collect()) }
+    }
+
+    /// The regions of a replicated store.
+    pub(crate) fn live(store_id: StoreId, views: Arc<Views>) -> Regions {
+        Regions { store_id, known: Known::Live(views) }
     }
 
     /// The regions in the order of their keys.
     pub(crate) fn in_key_order(&self) -> Vec<Region> {
-        let mut regions = self.by_id.clone();
-        regions.sort_by(|a, b| a.range.start.cmp(&b.range.start));
-        regions
+        match &self.known {
+            Known::Fixed(regions) => {
+                let mut regions: Vec<Region> =
+                    regions.iter().map(|region| Region::clone(region)).collect();
+                regions.sort_by(|a, b| a.range.start.cmp(&b.range.start));
+                regions
+            }
+            Known::Live(views) => {
+                views.all().into_iter().map(|view| Region::clone(&view.region)).collect()
+            }
+        }
     }
 
-    /// The region that a request was meant for.
+    /// The regions for whose keys this store acts on its own: those that it leads.
+    pub(crate) fn led(&self) -> Vec<Arc<Region>> {
+        match &self.known {
+            Known::Fixed(regions) => regions.clone(),
+            Known::Live(views) => {
+                let all = views.all().into_iter();
+                all.filter(leads).map(|view| view.region).collect()
+            }
+        }
+    }
+
+    /// The region that a write was meant for.
     ///
-    /// Order of the checks: store, region, peer, epoch. A context that names nothing at all is answered with
+    /// Order of the checks: store, region, peer, epoch, leader. A context that names nothing at all is answered with
     /// `RegionNotFound`; one that names a region but no peer is for store 0, as in TiKV. A wrong peer means that the
     /// client's region was another incarnation: it refreshes its route as for an unknown region.
-    pub(crate) fn check(&self, ctx: &RequestContext) -> Result<&Region> {
+    pub(crate) fn check(&self, ctx: &RequestContext) -> Result<Arc<Region>> {
+        let (region, leader) = self.find(ctx)?;
+        match leader {
+            Ok(()) => Ok(region),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The region that a read was meant for, if it may be answered from a snapshot to which there is this `access`.
+    ///
+    /// # Errors
+    /// Those of [`check`](Regions::check), and [`Error::LeaseLapsed`].
+    pub(crate) fn check_read(&self, ctx: &RequestContext, access: &Access) -> Result<Arc<Region>> {
+        match (access, &self.known) {
+            (Access::Granted(region), _) => {
+                self.check_store(ctx)?;
+                self.check_peer(ctx, region)?;
+                check_epoch(ctx, region, || vec![Region::clone(region)])?;
+                Ok(Arc::clone(region))
+            }
+            (Access::Leases(moment), Known::Live(views)) => {
+                let (region, leader) = self.find(ctx)?;
+                let may_read = views.check(region.id, *moment, |view, holds| {
+                    // The view may be another one by now.
+                    holds && view.region.epoch.version == region.epoch.version
+                });
+                match (leader, may_read) {
+                    (Ok(()), Some(true)) => Ok(region),
+                    (Err(error), _) if !ctx.replica_read => Err(error.into()),
+                    _ => Err(Error::LeaseLapsed),
+                }
+            }
+            (Access::Everything | Access::Leases(_), _) => self.check(ctx),
+        }
+    }
+
+    /// The region that a read is for which any member may answer, after it has asked the leader.
+    pub(crate) fn check_replica(&self, ctx: &RequestContext) -> Result<Arc<Region>> {
+        self.find(ctx).map(|(region, _)| region)
+    }
+
+    /// The region of a request, and whether this store leads it.
+    fn find(&self, ctx: &RequestContext) -> Result<(Arc<Region>, Result<(), RegionError>)> {
+        self.check_store(ctx)?;
+        let not_found = || RegionError::RegionNotFound { region: ctx.region_id };
+        match &self.known {
+            Known::Fixed(regions) => {
+                let found = regions.binary_search_by_key(&ctx.region_id, |region| region.id);
+                let region = &regions[found.map_err(|_| not_found())?];
+                self.check_peer(ctx, region)?;
+                check_epoch(ctx, region, || vec![Region::clone(region)])?;
+                Ok((Arc::clone(region), Ok(())))
+            }
+            Known::Live(views) => {
+                let view = views.find(ctx.region_id).ok_or_else(not_found)?;
+                let region = &view.region;
+                self.check_peer(ctx, region)?;
+                check_epoch(ctx, region, || {
+                    let version = ctx.epoch.map_or(0, |epoch| epoch.version);
+                    views.since(region, version)
+                })?;
+                let leader = match leads(&view) {
+                    true => Ok(()),
+                    false => Err(RegionError::NotLeader { region: region.id, leader: view.leader }),
+                };
+                Ok((view.region, leader))
+            }
+        }
+    }
+
+    fn check_store(&self, ctx: &RequestContext) -> Result<()> {
         if ctx.store_id != self.store_id && !(ctx.store_id.is_none() && ctx.region_id.is_none()) {
             return Err(RegionError::StoreNotMatch {
                 request: ctx.store_id,
@@ -43,29 +162,35 @@ impl Regions {
             }
             .into());
         }
-        let region = self
-            .find(ctx.region_id)
-            .ok_or(RegionError::RegionNotFound { region: ctx.region_id })?;
+        Ok(())
+    }
+
+    fn check_peer(&self, ctx: &RequestContext, region: &Region) -> Result<()> {
         if region.peer_on(self.store_id).is_none_or(|peer| peer.id != ctx.peer_id) {
             return Err(RegionError::RegionNotFound { region: ctx.region_id }.into());
         }
-        let Some(epoch) = ctx.epoch else {
-            return Err(Error::InvalidRequest(
-                "the request's context has no region epoch".to_owned(),
-            ));
-        };
-        // Reads and writes concern keys: only the range's version counts, and a newer one than ours is as wrong as
-        // an older one.
-        if epoch.version != region.epoch.version {
-            // Without splits and merges, the region itself covers whatever the client's older version covered.
-            return Err(RegionError::EpochNotMatch { regions: vec![region.clone()] }.into());
-        }
-        Ok(region)
+        Ok(())
     }
+}
 
-    fn find(&self, id: RegionId) -> Option<&Region> {
-        self.by_id.binary_search_by_key(&id, |region| region.id).ok().map(|at| &self.by_id[at])
+/// Reads and writes concern keys: only the range's version counts, and a newer one than ours is as wrong as an older
+/// one.
+fn check_epoch(
+    ctx: &RequestContext,
+    region: &Region,
+    covering: impl FnOnce() -> Vec<Region>,
+) -> Result<()> {
+    let Some(RegionEpoch { version, .. }) = ctx.epoch else {
+        return Err(Error::InvalidRequest("the request's context has no region epoch".to_owned()));
+    };
+    if version != region.epoch.version {
+        return Err(RegionError::EpochNotMatch { regions: covering() }.into());
     }
+    Ok(())
+}
+
+fn leads(view: &PeerView) -> bool {
+    view.leader.is_some_and(|leader| leader.id == view.peer_id)
 }
 
 /// Refuses a stored key that lies outside of `region`.
@@ -85,7 +210,7 @@ pub(crate) fn key_not_in_region(region: &Region, stored_key: &[u8]) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use types::{ApiVersion, KeyRange, Peer, PeerId, PeerRole, RegionEpoch};
+    use types::{ApiVersion, KeyRange, Peer, PeerId, PeerRole, RegionId};
 
     use super::*;
 
@@ -106,6 +231,7 @@ mod tests {
             peer_id: PeerId(107),
             store_id: StoreId(1),
             api_version: ApiVersion::V1,
+            replica_read: false,
         }
     }
 
@@ -173,9 +299,9 @@ mod tests {
     fn keys_are_compared_with_the_bounds() {
         let regions = regions();
         let region = regions.check(&context()).unwrap();
-        assert!(check_key(region, b"m").is_ok());
+        assert!(check_key(&region, b"m").is_ok());
         assert!(matches!(
-            check_key(region, b"l\xff"),
+            check_key(&region, b"l\xff"),
             Err(Error::Region(RegionError::KeyNotInRegion { .. }))
         ));
     }

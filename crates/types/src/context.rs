@@ -15,4 +15,6 @@ pub struct RequestContext {
     pub store_id: StoreId,
     /// Which key layout the client uses.
     pub api_version: ApiVersion,
+    /// Whether a follower may answer a read, after it has asked its leader.
+    pub replica_read: bool,
 }

@@ -79,6 +79,22 @@ pub enum RegionError {
         /// Bytes of the command.
         size: u64,
     },
+    /// A change of the region makes no sense, and never will from where the region is.
+    #[error("region {region}: {reason}")]
+    Invalid {
+        /// Which region.
+        region: RegionId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store has no space left: it takes nothing that needs more.
+    #[error("store {store} has no space left for region {region}")]
+    DiskFull {
+        /// The store.
+        store: StoreId,
+        /// Which region was to be written.
+        region: RegionId,
+    },
     /// The outcome is not known. Nothing may be retried blindly.
     #[error("the outcome is not known: {reason}")]
     Undetermined {
@@ -96,8 +112,10 @@ impl RegionError {
             | RegionError::EpochNotMatch { .. }
             | RegionError::KeyNotInRegion { .. }
             | RegionError::StoreNotMatch { .. } => ErrorClass::Reroute,
-            RegionError::ServerIsBusy { .. } => ErrorClass::BackOff,
-            RegionError::RaftEntryTooLarge { .. } => ErrorClass::Invalid,
+            RegionError::ServerIsBusy { .. } | RegionError::DiskFull { .. } => ErrorClass::BackOff,
+            RegionError::RaftEntryTooLarge { .. } | RegionError::Invalid { .. } => {
+                ErrorClass::Invalid
+            }
             RegionError::Undetermined { .. } => ErrorClass::Undetermined,
         }
     }
@@ -112,6 +130,8 @@ impl RegionError {
             RegionError::StoreNotMatch { .. } => Code::StoreNotMatch,
             RegionError::ServerIsBusy { .. } => Code::ServerIsBusy,
             RegionError::RaftEntryTooLarge { .. } => Code::EntryTooLarge,
+            RegionError::Invalid { .. } => Code::InvalidRequest,
+            RegionError::DiskFull { .. } => Code::DiskFull,
             RegionError::Undetermined { .. } => Code::Undetermined,
         }
     }

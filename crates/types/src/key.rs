@@ -112,6 +112,16 @@ pub fn decode(encoded: &[u8]) -> Option<(Vec<u8>, usize)> {
     None
 }
 
+/// How many bytes at the front of `encoded` are one memcomparable key; `None` as for [`decode`]. Copies nothing.
+pub fn encoded_prefix_len(encoded: &[u8]) -> Option<usize> {
+    let is_last = |group: &[u8]| group.len() < ENCODED_GROUP || group[GROUP] != MARKER;
+    let at = encoded.chunks(ENCODED_GROUP).position(is_last)?;
+    let group = &encoded[at * ENCODED_GROUP..];
+    let padding = usize::from(MARKER - group.get(GROUP)?);
+    let is_filled = padding <= GROUP && group[GROUP - padding..GROUP].iter().all(|&byte| byte == 0);
+    is_filled.then_some((at + 1) * ENCODED_GROUP)
+}
+
 /// Reads a stored key that is one memcomparable key and nothing else.
 pub fn decode_exact(encoded: &[u8]) -> Option<Vec<u8>> {
     decode(encoded).filter(|(_, read)| *read == encoded.len()).map(|(key, _)| key)
@@ -182,6 +192,8 @@ mod tests {
             .collect();
         for a in &keys {
             assert_eq!(decode_exact(&encode(a)).as_ref(), Some(a));
+            let versioned = [&encode(a)[..], &[0xff; 8]].concat();
+            assert_eq!(encoded_prefix_len(&versioned), Some(encoded_len(a.len())));
             for b in &keys {
                 assert_eq!(a.cmp(b), encode(a).cmp(&encode(b)));
             }
@@ -190,6 +202,15 @@ mod tests {
 
     #[test]
     fn damaged_encodings_are_refused() {
+        for damaged in [
+            &[][..],
+            &[1, 2, 3],
+            &[1, 0, 0, 0, 0, 0, 0, 0, 0xff],
+            &[1, 0, 0, 0, 0, 0, 0, 9, 0xf8],
+            &[1, 0, 0, 0, 0, 0, 0, 9, 0xf6],
+        ] {
+            assert_eq!(encoded_prefix_len(damaged), None);
+        }
         assert_eq!(decode(&[]), None);
         assert_eq!(decode(&[1, 2, 3]), None);
         assert_eq!(

@@ -40,6 +40,13 @@ pub const WRITES_WAITING_MAX: usize = 16 * KIB;
 /// Bytes of those writes: what a small machine can lose to a stalled disk.
 pub const WRITE_BYTES_WAITING_MAX: usize = 64 * MIB;
 
+/// Bytes of messages of other stores that wait for a store's poll thread: a few appends of each of some hundred regions.
+/// What comes beyond them is dropped, and sent again by its leader.
+pub const RAFT_BYTES_WAITING_MAX: usize = 64 * MIB;
+
+/// When a client may come again to a store that has stopped: it will be another process.
+pub const RETRY_STOPPED_AFTER: Duration = Duration::from_secs(1);
+
 /// Bytes of one engine batch of the group commit: larger ones only add latency.
 pub const WRITE_BATCH_BYTES_MAX: usize = 4 * MIB;
 

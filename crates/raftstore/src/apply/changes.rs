@@ -3,6 +3,7 @@
 use engine::{Engine, Family, WriteBatch};
 use types::{Bytes, Cf, Modify, RegionId};
 
+use super::Written;
 use crate::state::{self, ApplyState};
 
 /// The changes of one command. All of them take effect together.
@@ -54,14 +55,18 @@ impl<'a> Changes<'a> {
 
     /// Adds the changes to the batch. A delete-range is no part of one (engine contract, point 6): it is done at once,
     /// after everything before it, and before the batch that says that it was; doing it again does no harm.
-    pub(crate) fn finish(mut self) -> Result<(), engine::Error> {
+    pub(crate) fn finish(mut self) -> Result<Written, engine::Error> {
         let own = std::mem::take(&mut self.own);
         if own.iter().any(|change| matches!(change, Modify::DeleteRange { .. })) {
             self.flush()?;
         }
+        let mut written = Written::default();
         for change in own {
             match change {
-                Modify::Put { cf, key, value } => self.batch.put(cf, key, value),
+                Modify::Put { cf, key, value } => {
+                    written += Written { bytes: (key.len() + value.len()) as u64, keys: 1 };
+                    self.batch.put(cf, key, value);
+                }
                 Modify::Delete { cf, key } => self.batch.delete(cf, key),
                 Modify::DeleteRange { cf, range } => {
                     if !self.batch.is_empty() {
@@ -71,6 +76,6 @@ impl<'a> Changes<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(written)
     }
 }

@@ -97,6 +97,24 @@ pub struct Applied<A> {
     pub answers: Vec<Answered<A>>,
     /// What has changed, in order.
     pub effects: Vec<Effect>,
+    /// How much was written.
+    pub written: Written,
+}
+
+/// How much commands have put: by so much the region has grown at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// Pairs.
+    pub keys: u64,
+}
+
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, other: Written) {
+        self.bytes += other.bytes;
+        self.keys += other.keys;
+    }
 }
 
 /// What became of an entry.
@@ -213,6 +231,7 @@ impl<M: Machine> Applier<M> {
     ) -> Result<Applied<M::Answer>> {
         let (region_id, peer_id) = (known.region.id, known.peer_id);
         let (mut answers, mut effects) = (Vec::new(), Vec::new());
+        let mut written = Written::default();
         for entry in entries {
             let (index, term) = (entry.index, entry.term);
             if index <= known.applied.index || known.is_removed {
@@ -220,7 +239,9 @@ impl<M: Machine> Applier<M> {
             }
             assert_eq!(index, known.applied.index + 1, "region {region_id}: entries have a gap");
             let outcome = match entry.kind {
-                EntryKind::Normal => self.apply_normal(known, &entry.data, &mut effects)?,
+                EntryKind::Normal => {
+                    self.apply_normal(known, &entry.data, &mut effects, &mut written)?
+                }
                 EntryKind::ConfChange => {
                     let change = ConfChange::decode(&entry.data)
                         .map_err(|error| Error::damaged(region_id, error))?;
@@ -237,7 +258,7 @@ impl<M: Machine> Applier<M> {
             }
         }
         state::put_apply_state(&mut self.batch, region_id, known.applied);
-        Ok(Applied { region_id, peer_id, state: known.applied, answers, effects })
+        Ok(Applied { region_id, peer_id, state: known.applied, answers, effects, written })
     }
 
     fn apply_normal(
@@ -245,6 +266,7 @@ impl<M: Machine> Applier<M> {
         known: &mut AppliedRegion,
         data: &Bytes,
         effects: &mut Vec<Effect>,
+        written: &mut Written,
     ) -> Result<Option<Outcome<M::Answer>>> {
         let region_id = known.region.id;
         let payload = Payload::decode(data).map_err(|error| Error::damaged(region_id, error))?;
@@ -260,7 +282,7 @@ impl<M: Machine> Applier<M> {
                 let mut changes =
                     Changes::new(&*self.engine, &mut self.batch, region_id, known.applied);
                 let answer = self.machine.apply(&command, &mut changes)?;
-                changes.finish()?;
+                *written += changes.finish()?;
                 Ok(Some(Outcome::Written(answer)))
             }
             Payload::Admin { epoch, command } => {
@@ -293,8 +315,14 @@ impl<M: Machine> Applier<M> {
         state::put_apply_state(&mut self.batch, region_id, applied);
         self.flush()?;
         self.regions.insert(region_id, AppliedRegion::new(region.clone(), peer_id, applied));
-        let effects = vec![Effect::Installed { region }];
-        Ok(Applied { region_id, peer_id, state: applied, answers: Vec::new(), effects })
+        Ok(Applied {
+            region_id,
+            peer_id,
+            state: applied,
+            answers: Vec::new(),
+            effects: vec![Effect::Installed { region }],
+            written: Written::default(),
+        })
     }
 
     fn destroy(&mut self, region: Region, ranges: &[KeyRange]) -> Result<Applied<M::Answer>> {
@@ -308,9 +336,14 @@ impl<M: Machine> Applier<M> {
         }
         // From here on a start finds nothing to remove.
         state::delete_apply_state(&mut self.batch, region_id);
-        let state = ApplyState::default();
-        let effects = vec![Effect::Destroyed];
-        Ok(Applied { region_id, peer_id, state, answers: Vec::new(), effects })
+        Ok(Applied {
+            region_id,
+            peer_id,
+            state: ApplyState::default(),
+            answers: Vec::new(),
+            effects: vec![Effect::Destroyed],
+            written: Written::default(),
+        })
     }
 
     fn clear(&mut self, range: &KeyRange) -> Result<()> {

@@ -5,11 +5,12 @@
 
 pub(crate) mod propose;
 pub(crate) mod ready;
+pub(crate) mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use engine::raft_log::{RaftLog, Ticket};
-use raft::{Config, Message, Node, RoleKind, RoleState};
+use raft::{Config, Message, Node, RoleKind};
 use types::{Peer as Member, PeerId, Region, RegionError, RegionId, StoreId, marks::mutant};
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     log_storage::LogStorage,
     snapshot::Descriptor,
     state::{ApplyState, conf_of},
-    store::{Output, Token},
+    store::{Extent, Output, Reported, Token},
 };
 
 /// The core's generator.
@@ -67,7 +68,6 @@ pub(crate) struct Peer {
     /// By the index that has to be applied first.
     reads_at: VecDeque<(u64, Read)>,
     flights: VecDeque<Flight>,
-    role: RoleState,
     /// A snapshot that is being made for somebody.
     pub(crate) makes_snapshot: bool,
     /// A snapshot replaces the data; nothing is applied before it has.
@@ -80,6 +80,13 @@ pub(crate) struct Peer {
     pub(crate) addresses: BTreeMap<PeerId, Member>,
     /// The last index up to which the log was, or will be, compacted.
     pub(crate) compacting: u64,
+    /// What the scheduler was told.
+    pub(crate) reported: Reported,
+    /// How large the region is.
+    pub(crate) extent: Extent,
+    /// The last split that was proposed here.
+    pub(crate) splitting: u64,
+    said: view::Said,
 }
 
 impl Peer {
@@ -111,13 +118,16 @@ impl Peer {
             reads: BTreeMap::new(),
             reads_at: VecDeque::new(),
             flights: VecDeque::new(),
-            role: RoleState::default(),
             makes_snapshot: false,
             installing: None,
             is_removed: false,
             leaderless: 0,
             addresses: BTreeMap::new(),
             compacting: 0,
+            reported: Reported::default(),
+            extent: Extent::default(),
+            splitting: 0,
+            said: view::Said::default(),
         })
     }
 

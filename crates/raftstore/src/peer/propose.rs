@@ -1,8 +1,11 @@
 //! Requests: whether this peer may take them, and how they get into its log.
 
-use raft::{ConfChange, ConfChangeKind, ConfChangeSingle, ProposeError, ReadError, Transition};
+use raft::{
+    ConfChange, ConfChangeKind, ConfChangeSingle, ProposeError, ReadError, TransferError,
+    Transition,
+};
 use std::time::Duration;
-use types::{Bytes, Peer as Member, PeerRole, RegionEpoch, RegionError};
+use types::{Bytes, Peer as Member, PeerId, PeerRole, RegionEpoch, RegionError};
 
 use super::{Peer, Read};
 use crate::{
@@ -66,10 +69,13 @@ impl Peer {
             return Err(Refusal::Epoch);
         }
         if let Some(reason) = refuse_split(&self.region.range, self.region.peers.len(), &children) {
-            return Err(self.busy(reason).into());
+            return Err(self.invalid(reason).into());
         }
         let command = AdminCommand::Split { children };
         let result = self.node.propose(Payload::Admin { epoch, command }.encode());
+        if let Ok((index, _)) = result {
+            self.splitting = index;
+        }
         self.proposed(result, token)
     }
 
@@ -106,8 +112,12 @@ impl Peer {
                 Some(_) if changes.len() == 1 && self.find_member(member).is_none() => {
                     ConfChangeKind::AddLearner
                 }
+                Some(_) if self.find_member(member).is_none() => {
+                    let reason = "who is to vote after a joint change is a learner before";
+                    return Err(self.invalid(reason).into());
+                }
                 Some(_) => {
-                    let reason = "who is to vote is a learner first, and catches up";
+                    let reason = "who is to vote has not caught up yet";
                     return Err(self.busy(reason).into());
                 }
                 None => ConfChangeKind::Remove,
@@ -115,12 +125,12 @@ impl Peer {
             let votes = self.find_member(member).is_some_and(|peer| peer.role != PeerRole::Learner);
             if kind == ConfChangeKind::Remove && votes && 1 < changes.len() {
                 let reason = "a voter is demoted by a joint change, and removed as a learner";
-                return Err(self.busy(reason).into());
+                return Err(self.invalid(reason).into());
             }
             let neighbour = self.region.peer_on(member.store_id);
             if kind != ConfChangeKind::Remove && neighbour.is_some_and(|peer| peer.id != member.id)
             {
-                return Err(self.busy("the store has a peer of the region").into());
+                return Err(self.invalid("the store has a peer of the region").into());
             }
             singles.push(ConfChangeSingle { kind, id: member.id.0 });
         }
@@ -165,7 +175,16 @@ impl Peer {
         }
     }
 
-    fn check_leads(&self) -> Taken {
+    /// Hands the leadership over.
+    pub(crate) fn transfer_leader(&mut self, to: PeerId) -> Taken {
+        self.check_leads()?;
+        self.node.transfer_leader(to.0).map_err(|error| match error {
+            TransferError::NoLeader => self.not_leader().into(),
+            TransferError::NotVoter { .. } => self.invalid("only a voter can lead").into(),
+        })
+    }
+
+    pub(crate) fn check_leads(&self) -> Taken {
         match self.leads() && !self.is_removed {
             true => Ok(()),
             false => Err(self.not_leader().into()),
@@ -195,8 +214,12 @@ impl Peer {
             ProposeError::ConfChangePending => {
                 self.busy("a change of the members is under way").into()
             }
-            ProposeError::ConfChangeInvalid(reason) => self.busy(reason).into(),
+            ProposeError::ConfChangeInvalid(reason) => self.invalid(reason).into(),
         })
+    }
+
+    pub(crate) fn invalid(&self, reason: &str) -> RegionError {
+        RegionError::Invalid { region: self.region_id(), reason: reason.to_owned() }
     }
 
     fn busy(&self, reason: &str) -> RegionError {

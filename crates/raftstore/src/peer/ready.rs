@@ -46,7 +46,7 @@ impl Peer {
             committed,
             reads,
             reads_refused,
-            role,
+            role: _,
         } = self.node.ready();
         let snapshot = match snapshot {
             Some(snapshot) => {
@@ -81,10 +81,6 @@ impl Peer {
             if let Some(read) = self.reads.remove(&context) {
                 out.push(Output::Reply { token: read.token, result: Err(self.not_leader()) });
             }
-        }
-        if let Some(role) = role {
-            self.role = role;
-            out.push(Output::Role { region_id: region, leads: self.leads(), leader: role.leader });
         }
         self.serve_reads(out);
         let flight =
@@ -166,10 +162,7 @@ impl Peer {
                 Some(Outcome::EpochNotMatch) => {
                     Err(RegionError::EpochNotMatch { regions: vec![self.region.clone()] })
                 }
-                Some(Outcome::Refused(reason)) => Err(RegionError::ServerIsBusy {
-                    reason: reason.into(),
-                    retry_after: std::time::Duration::ZERO,
-                }),
+                Some(Outcome::Refused(reason)) => Err(self.invalid(reason)),
             };
             out.push(Output::Reply { token, result });
         }

@@ -9,7 +9,9 @@
 
 mod messages;
 mod open;
+mod reports;
 mod requests;
+mod splits;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -21,20 +23,27 @@ use engine::{
     raft_log::{LogBatch, RaftLog, Ticket},
 };
 use raft::SnapshotStatus;
-use types::{Bytes, KeyRange, PeerId, Region, RegionError, RegionId, marks::mutant};
+use types::{Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId, marks::mutant};
 
 use crate::{
     apply::{Applied, Effect, Task},
     config::StoreConfig,
     error::{Error, Result},
     message::StoreMessage,
-    peer::Peer,
+    peer::{
+        Peer,
+        view::{Lease, PeerView},
+    },
+    report::RegionReport,
     snapshot::Descriptor,
+    split_check::{SplitCheck, SplitJob},
     state::{self, ApplyState, FIRST_INDEX, FIRST_TERM, encode_hard_state},
 };
 
 pub use open::bootstrap;
+pub(crate) use reports::Reported;
 pub use requests::{Request, RequestKind};
+pub(crate) use splits::Extent;
 
 /// Names a request that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +80,17 @@ pub enum Input<A> {
         /// Whether it has arrived.
         arrived: bool,
     },
+    /// Somebody has looked at a region, as [`Output::CheckSplit`] wanted it.
+    SplitChecked {
+        /// Which.
+        region_id: RegionId,
+        /// Its epoch at that time.
+        epoch: RegionEpoch,
+        /// What was found.
+        found: SplitCheck,
+    },
+    /// The scheduler may have forgotten what it was told: every region that is led here is to be reported.
+    ReportAll,
     /// A store can't be reached.
     Unreachable {
         /// Of this region.
@@ -127,14 +147,35 @@ pub enum Output<A> {
         /// Its version as the reader believes.
         version: u64,
     },
-    /// A peer leads, or follows somebody, or nobody.
-    Role {
+    /// What others may know of a peer has changed. To be made known before anything is sent that the same turn says.
+    View(Box<PeerView>),
+    /// The same, but only the lease is another one.
+    Lease {
+        /// Of this region.
+        region_id: RegionId,
+        /// Until when reads need no round.
+        lease: Lease,
+    },
+    /// There is no peer of this region any more.
+    Gone {
         /// The region.
         region_id: RegionId,
-        /// Whether the peer here leads.
-        leads: bool,
-        /// The leader's peer id; 0 is nobody.
-        leader: u64,
+    },
+    /// Tell the scheduler of a region that is led here.
+    Report(Box<RegionReport>),
+    /// Look at a region ([`SplitJob::run`]), and say [`Input::SplitChecked`].
+    CheckSplit(SplitJob),
+    /// Ask the scheduler for ids, one for each key, and request [`RequestKind::Split`] with them.
+    AskSplit {
+        /// The region that is to be cut, as it is now.
+        region: Region,
+        /// Where.
+        keys: Vec<Bytes>,
+    },
+    /// A region that is led here was cut into these.
+    WasSplit {
+        /// In the order of their keys; the first one keeps its id.
+        regions: Vec<Region>,
     },
 }
 
@@ -180,7 +221,14 @@ pub struct Store<A> {
     after_sync: Vec<AfterSync>,
     /// Those of a sync that is under way.
     syncing: Option<Vec<AfterSync>>,
-    ticks: u32,
+    /// Regions that the scheduler is told of, by the tick of each period in which it is (`reports.rs`).
+    reporting: BTreeSet<(u64, RegionId)>,
+    /// Regions that may have grown too much: they are looked at with the next check (`splits.rs`).
+    grown: BTreeSet<RegionId>,
+    /// Regions that are to be looked at, and how many are being looked at.
+    to_check: BTreeSet<RegionId>,
+    checking: usize,
+    ticks: u64,
     out: Vec<Output<A>>,
 }
 
@@ -210,10 +258,11 @@ impl<A> Store<A> {
                 }
             }
             Input::EngineSynced => self.on_engine_synced()?,
+            Input::ReportAll => self.report_all(),
             Input::SnapshotMade { region_id, descriptor } => {
                 if let Some(peer) = self.peers.get_mut(&region_id) {
                     peer.makes_snapshot = false;
-                    let is_newer = |now: types::RegionEpoch, made: types::RegionEpoch| {
+                    let is_newer = |now: RegionEpoch, made: RegionEpoch| {
                         now.conf_ver <= made.conf_ver && now.version <= made.version
                     };
                     if let Some(descriptor) = descriptor
@@ -232,6 +281,9 @@ impl<A> Store<A> {
                     peer.node.report_snapshot(to.0, status);
                     self.dirty.insert(region_id);
                 }
+            }
+            Input::SplitChecked { region_id, epoch, found } => {
+                self.on_split_checked(region_id, epoch, found);
             }
             Input::Unreachable { region_id, peer } => {
                 if let Some(own) = self.peers.get_mut(&region_id) {
@@ -276,7 +328,8 @@ impl<A> Store<A> {
             }
             for region_id in dirty {
                 self.make_snapshot_if_wanted(region_id);
-                let Some(peer) = self.peers.get(&region_id) else { continue };
+                let Some(peer) = self.peers.get_mut(&region_id) else { continue };
+                peer.publish(self.ticks, &mut self.out);
                 if peer.is_removed && !peer.leads() {
                     self.destroy(region_id);
                 } else if peer.node.has_ready() {
@@ -303,9 +356,9 @@ impl<A> Store<A> {
     }
 
     fn tick(&mut self) {
-        self.ticks = self.ticks.wrapping_add(1);
-        let looks = self.ticks.is_multiple_of(self.config.log_gc_ticks.max(1));
-        let mut lost = Vec::new();
+        self.ticks += 1;
+        let looks = self.ticks.is_multiple_of(u64::from(self.config.log_gc_ticks.max(1)));
+        let (mut lost, mut news) = (Vec::new(), Vec::new());
         let patience = self.config.stale_ticks;
         for (region_id, peer) in &mut self.peers {
             peer.node.tick();
@@ -318,9 +371,19 @@ impl<A> Store<A> {
             if looks && peer.leads() {
                 compact_if_long(&self.config, &self.log, peer);
             }
+            if reports::has_news(&self.config, peer) {
+                news.push(*region_id);
+            }
         }
         for region_id in lost {
             self.ask_membership(region_id);
+        }
+        for region_id in news {
+            self.report_progress(region_id, true);
+        }
+        self.report_due();
+        if self.ticks.is_multiple_of(u64::from(self.config.split_check_ticks.max(1))) {
+            self.check_grown();
         }
     }
 
@@ -347,6 +410,8 @@ impl<A> Store<A> {
             return Ok(());
         }
         let effects = applied.effects.clone();
+        let epoch = peer.region.epoch;
+        peer.extent.grow(applied.written);
         let mut splits = Vec::new();
         for effect in &effects {
             let before = peer.region.range.clone();
@@ -373,6 +438,7 @@ impl<A> Store<A> {
                 Effect::Members { .. } | Effect::Destroyed => {}
             }
             if peer.region.range != before || matches!(effect, Effect::Installed { .. }) {
+                peer.extent.forget();
                 let range = peer.region.range.clone();
                 if self.ranges.get(&before.start) == Some(&region_id) {
                     self.ranges.remove(&before.start);
@@ -382,10 +448,18 @@ impl<A> Store<A> {
         }
         peer.on_applied(applied, &mut self.out);
         let leads = peer.leads();
+        let is_changed = peer.region.epoch != epoch;
+        if leads && peer.extent.is_due(&self.config.split) {
+            self.grown.insert(region_id);
+        }
         self.dirty.insert(region_id);
+        self.report_progress(region_id, is_changed);
         for regions in splits {
             for region in &regions[1..] {
                 self.begin_child(region, leads)?;
+            }
+            if leads {
+                self.out.push(Output::WasSplit { regions });
             }
         }
         Ok(())
@@ -438,7 +512,7 @@ impl<A> Store<A> {
         peer.end(&mut self.out);
         self.flying.remove(&region_id);
         self.dirty.remove(&region_id);
-        self.out.push(Output::Role { region_id, leads: false, leader: 0 });
+        self.out.push(Output::Gone { region_id });
         if self.ranges.get(&peer.region.range.start) == Some(&region_id) {
             self.ranges.remove(&peer.region.range.start);
         }

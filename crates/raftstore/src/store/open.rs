@@ -68,6 +68,10 @@ impl<A> Store<A> {
             early: VecDeque::new(),
             after_sync: Vec::new(),
             syncing: None,
+            reporting: Default::default(),
+            grown: Default::default(),
+            to_check: Default::default(),
+            checking: 0,
             ticks: 0,
             out: Vec::new(),
         };

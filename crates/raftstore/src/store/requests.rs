@@ -44,6 +44,8 @@ pub enum RequestKind {
         /// The new regions, in the order of their keys.
         children: Vec<SplitChild>,
     },
+    /// Cut the region into halves, at a key that is yet to be found: it comes as [`Output::AskSplit`].
+    SplitHalf,
     /// Give these members these roles; none: they leave. One: a single step; several: through a joint state.
     ChangeMembers {
         /// Roles and members.
@@ -76,14 +78,14 @@ impl<A> Store<A> {
             }
             RequestKind::Read { replica_read } => peer.read(epoch.version, token, replica_read),
             RequestKind::Split { children } => peer.split(epoch, children, token),
+            RequestKind::SplitHalf => peer.check_leads().map(|()| {
+                self.out.push(Output::Reply { token, result: Ok(Response::Begun) });
+                self.split_half(region_id);
+            }),
             RequestKind::ChangeMembers { changes } => peer.change_members(epoch, &changes, token),
-            RequestKind::TransferLeader { to } => match peer.node.transfer_leader(to.0) {
-                Ok(()) => {
-                    self.out.push(Output::Reply { token, result: Ok(Response::Begun) });
-                    Ok(())
-                }
-                Err(_) => Err(Refusal::Error(peer.not_leader())),
-            },
+            RequestKind::TransferLeader { to } => peer.transfer_leader(to).map(|()| {
+                self.out.push(Output::Reply { token, result: Ok(Response::Begun) });
+            }),
         };
         self.dirty.insert(region_id);
         match taken {

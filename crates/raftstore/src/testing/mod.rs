@@ -24,10 +24,11 @@ use types::{
 };
 
 use crate::{
-    SplitChild,
+    RegionReport, SplitChild,
     apply::{Applier, Task},
     config::StoreConfig,
     snapshot::{Descriptor, Snapshots},
+    split_check::{KeyForm, SplitJob},
     store::{self, Input, Output, Request, RequestKind, Response, Store, Token, check_read},
 };
 
@@ -54,6 +55,7 @@ pub struct Node {
     syncs_log: bool,
     syncs_engine: bool,
     makes: VecDeque<RegionId>,
+    checks: VecDeque<SplitJob>,
 }
 
 /// What became of a request.
@@ -96,6 +98,16 @@ pub struct Cluster {
     pub delays: RangeInclusive<u64>,
     /// Stores that hear and say nothing.
     pub cut: BTreeSet<StoreId>,
+    /// What the scheduler was told last of each region.
+    pub reports: BTreeMap<RegionId, RegionReport>,
+    /// How many reports there were.
+    pub reported: u64,
+    /// Whether the scheduler gives ids to those who want to split a region.
+    pub splits: bool,
+    /// What the scheduler was asked to have split and was not.
+    pub asked: Vec<(Region, Vec<Bytes>)>,
+    /// What the scheduler was told to be split.
+    pub was_split: Vec<Vec<Region>>,
     /// What became of requests.
     pub fates: BTreeMap<Token, Fate>,
     reads: BTreeMap<Token, Wanted>,
@@ -120,6 +132,11 @@ impl Cluster {
             now: 0,
             delays: 1..=5,
             cut: BTreeSet::new(),
+            reports: BTreeMap::new(),
+            reported: 0,
+            splits: false,
+            asked: Vec::new(),
+            was_split: Vec::new(),
             fates: BTreeMap::new(),
             reads: BTreeMap::new(),
             last_token: 0,
@@ -184,6 +201,7 @@ impl Cluster {
             syncs_log: false,
             syncs_engine: false,
             makes: VecDeque::new(),
+            checks: VecDeque::new(),
         };
         self.nodes.insert(id, node);
         self.turn(id);
@@ -286,7 +304,7 @@ impl Cluster {
         if let Err(both) = node.store.check_ranges() {
             panic!("store {id}: {both:?} overlap");
         }
-        let mut letters = Vec::new();
+        let (mut letters, mut asked) = (Vec::new(), Vec::new());
         for output in outputs {
             match output {
                 Output::Send(message) => letters.push(*message),
@@ -325,11 +343,26 @@ impl Cluster {
                         "{token:?} is answered twice"
                     );
                 }
-                Output::Role { .. } => {}
+                Output::View(_) | Output::Lease { .. } | Output::Gone { .. } => {}
+                Output::Report(report) => {
+                    self.reported += 1;
+                    self.reports.insert(report.region.id, *report);
+                }
+                Output::CheckSplit(job) => node.checks.push_back(job),
+                Output::AskSplit { region, keys } => asked.push((region, keys)),
+                Output::WasSplit { regions } => self.was_split.push(regions),
             }
         }
         for letter in letters {
             self.post(letter);
+        }
+        for (region, keys) in asked {
+            if !self.splits {
+                self.asked.push((region, keys));
+                continue;
+            }
+            let children = keys.into_iter().map(|key| self.child_at(&region, key)).collect();
+            self.request(id, &region, RequestKind::Split { children });
         }
     }
 
@@ -348,11 +381,14 @@ impl Cluster {
     pub fn work(&mut self, id: StoreId) -> bool {
         let Some(node) = self.nodes.get_mut(&id) else { return false };
         let mut things: Vec<u64> = Vec::new();
-        for (number, is_there) in
-            [node.syncs_log, node.syncs_engine, !node.tasks.is_empty(), !node.makes.is_empty()]
-                .into_iter()
-                .enumerate()
-        {
+        let is_there = [
+            node.syncs_log,
+            node.syncs_engine,
+            !node.tasks.is_empty(),
+            !node.makes.is_empty(),
+            !node.checks.is_empty(),
+        ];
+        for (number, is_there) in is_there.into_iter().enumerate() {
             if is_there {
                 things.push(number as u64);
             }
@@ -376,10 +412,16 @@ impl Cluster {
                 let tasks = node.tasks.drain(..count).collect();
                 Input::Applied(node.applier.apply(tasks).unwrap())
             }
-            _ => {
+            3 => {
                 let region_id = node.makes.pop_front().unwrap();
                 let descriptor = node.snapshots.make(&*node.engine, region_id).unwrap();
                 Input::SnapshotMade { region_id, descriptor }
+            }
+            _ => {
+                let job = node.checks.pop_front().unwrap();
+                let found = job.run(&*node.engine, &self.config.split, KeyForm::Raw).unwrap();
+                let SplitJob { region_id, epoch, .. } = job;
+                Input::SplitChecked { region_id, epoch, found }
             }
         };
         self.step(id, input);
@@ -453,8 +495,12 @@ impl Cluster {
 
     /// Ids for a split of `region` at `key`.
     pub fn split_child(&mut self, region: &Region, key: &str) -> SplitChild {
+        self.child_at(region, Bytes::copy_from_slice(key.as_bytes()))
+    }
+
+    fn child_at(&mut self, region: &Region, start: Bytes) -> SplitChild {
         SplitChild {
-            start: Bytes::copy_from_slice(key.as_bytes()),
+            start,
             region_id: RegionId(self.new_id()),
             peer_ids: region.peers.iter().map(|_| PeerId(self.new_id())).collect(),
         }

@@ -1,10 +1,12 @@
 //! What owns threads, waits and reads clocks in this crate.
 
 mod proposal;
+mod replicated;
 mod storage;
 mod view;
 mod writer;
 
 pub use proposal::Proposal;
+pub use replicated::{RaftHandle, Replication};
 pub use storage::{Commits, Storage, StorageOptions};
 pub use view::View;

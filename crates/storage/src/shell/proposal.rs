@@ -17,10 +17,7 @@ use std::{
 use types::RegionError;
 
 use super::{storage::Inner, writer::Duty};
-use crate::{
-    Error, Latching, Result, Swapped,
-    command::{Answer, Command},
-};
+use crate::{Error, Latching, Result, Swapped, command::Answer, raw::Routed};
 
 /// A write that was proposed, and its answer to come. A future of any runtime, or [`wait`](Proposal::wait).
 ///
@@ -53,7 +50,7 @@ enum State {
 struct Latch {
     asking: Latching,
     storage: Arc<Inner>,
-    command: Option<Command>,
+    command: Option<Routed>,
 }
 
 /// What a proposal's answer is turned into. Implemented for the results of [`crate::Storage`]'s writes.
@@ -74,7 +71,7 @@ mod sealed {
     #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
     impl Sealed for () {
         fn from_answer(answer: Answer) -> Option<()> {
-            matches!(answer, Answer::Done).then_some(())
+            matches!(answer, Answer::Done | Answer::Readable).then_some(())
         }
     }
 
@@ -186,7 +183,7 @@ impl<T> Proposal<T> {
     }
 
     /// A proposal that waits for the key mode before its command goes to the queue.
-    pub(super) fn latching(asking: Latching, storage: Arc<Inner>, command: Command) -> Proposal<T> {
+    pub(super) fn latching(asking: Latching, storage: Arc<Inner>, command: Routed) -> Proposal<T> {
         let latch = Latch { asking, storage, command: Some(command) };
         Proposal { state: State::Latching(Box::new(latch)), answer: PhantomData }
     }

@@ -14,6 +14,7 @@ use types::{ApiMode, Bytes, KeyMode, Region, RequestContext};
 use super::{
     Proposal, View,
     proposal::{FromAnswer, Slot},
+    replicated::{RaftHandle, Replicated, Replication},
     writer::{OnStopped, Writer},
 };
 use crate::{
@@ -23,8 +24,8 @@ use crate::{
     identity,
     key_mode::KeyModeCell,
     layout::Layout,
-    raw::Checks,
-    regions::Regions,
+    raw::{Checks, Routed},
+    regions::{Access, Regions},
 };
 
 /// Who commits groups of writes.
@@ -47,6 +48,9 @@ pub struct StorageOptions {
     pub commits: Commits,
     /// Asked before the first write in mode v1. `None`: this store decides alone (no scheduler).
     pub latch: Option<Arc<dyn KeyModeLatch>>,
+    /// How the regions are replicated, be it to nobody. `None`: the standalone form, with a group commit and no log, for
+    /// the course's first project and for tests.
+    pub replication: Option<Replication>,
     /// Called once, with the cause, when a failure has stopped this storage for good; on the thread that found it,
     /// after everything that waited was answered. Must not block.
     pub on_stopped: Option<OnStopped>,
@@ -58,7 +62,7 @@ impl fmt::Debug for StorageOptions {
     }
 }
 
-/// The data of a store with one replica. Clones share it.
+/// The data of a store. Clones share it.
 ///
 /// Writes return a [`Proposal`], a future that needs no runtime. End it with [`shutdown`](Storage::shutdown); dropping
 /// the last clone lets the thread commit what waits and end by itself.
@@ -70,12 +74,16 @@ pub struct Storage {
 pub(super) struct Inner {
     ident: StoreIdent,
     checks: Checks,
-    writer: Arc<Writer>,
-    commits: Commits,
+    backend: Backend,
     latch: Option<Arc<dyn KeyModeLatch>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    /// Where the removal of expired keys goes on.
-    sweep: Mutex<Option<Cursor>>,
+    /// Where the removal of expired keys goes on: a region's first key, and a place in it.
+    sweep: Mutex<Option<(Bytes, Option<Cursor>)>>,
+}
+
+/// Who writes.
+enum Backend {
+    Standalone { writer: Arc<Writer>, commits: Commits, thread: Mutex<Option<JoinHandle<()>>> },
+    Replicated(Box<Replicated>),
 }
 
 impl Storage {
@@ -95,29 +103,31 @@ impl Storage {
             }));
         };
         let ident = identity.ident;
-        let serving =
-            identity.regions.into_iter().filter(|region| region.state == PeerState::Normal);
-        let regions = Regions::new(ident.store_id, serving.map(|state| state.region).collect());
-        let checks = Checks { layout: Layout::new(ident.api), regions };
+        let layout = Layout::new(ident.api);
         let key_mode = KeyModeCell::recorded(identity.key_mode);
-        let writer = Arc::new(Writer::new(engine, clock, ident.api, key_mode, options.on_stopped)?);
-        let thread = match options.commits {
-            Commits::Adaptive | Commits::OnThread => {
-                let writer = writer.clone();
-                Some(
-                    runtime::task::spawn("storage-write", move || writer.run())
-                        .map_err(no_thread)?,
-                )
+        let (backend, regions) = match options.replication {
+            Some(replication) => {
+                let has_latch = options.latch.is_some();
+                let replicated =
+                    Replicated::start(&ident, engine, clock, key_mode, has_latch, replication)?;
+                let regions = Regions::live(ident.store_id, replicated.handle.views().clone());
+                (Backend::Replicated(Box::new(replicated)), regions)
             }
-            Commits::ByCaller => None,
+            None => {
+                let serving =
+                    identity.regions.into_iter().filter(|region| region.state == PeerState::Normal);
+                let regions =
+                    Regions::new(ident.store_id, serving.map(|state| state.region).collect());
+                let on_stopped = options.on_stopped;
+                let writer = Arc::new(Writer::new(engine, clock, ident.api, key_mode, on_stopped)?);
+                (Backend::standalone(writer, options.commits)?, regions)
+            }
         };
         let inner = Inner {
             ident,
-            checks,
-            writer,
-            commits: options.commits,
+            checks: Checks { layout, regions },
+            backend,
             latch: options.latch,
-            thread: Mutex::new(thread),
             sweep: Mutex::new(None),
         };
         Ok(Storage { inner: Arc::new(inner) })
@@ -135,7 +145,15 @@ impl Storage {
 
     /// What kind of data this cluster holds, as far as this store knows; always `None` but in mode v1.
     pub fn key_mode(&self) -> Option<KeyMode> {
-        self.inner.writer.key_mode.get()
+        self.inner.backend.key_mode().get()
+    }
+
+    /// The way in for other stores and the scheduler; `None` in the standalone form.
+    pub fn raft(&self) -> Option<&RaftHandle> {
+        match &self.inner.backend {
+            Backend::Standalone { .. } => None,
+            Backend::Replicated(replicated) => Some(&replicated.handle),
+        }
     }
 
     /// The present moment, to read from: everything that was acknowledged, and nothing that is not durable. Cheap:
@@ -144,46 +162,89 @@ impl Storage {
     /// # Errors
     /// [`engine::Error::Poisoned`] once the store has stopped.
     pub fn view(&self) -> Result<View> {
-        let writer = &self.inner.writer;
-        if let Some(stopped) = writer.stopped() {
-            return Err(stopped.clone().into());
-        }
-        // The snapshot first, the clock and all checks after it.
-        let snapshot = writer.durable();
+        // The moment first, then the snapshot; the clock and all checks after them.
+        let (access, snapshot) = match &self.inner.backend {
+            Backend::Standalone { writer, .. } => match writer.stopped() {
+                Some(stopped) => return Err(stopped.clone().into()),
+                None => (Access::Everything, writer.durable()),
+            },
+            Backend::Replicated(replicated) => {
+                if let Some(stopped) = replicated.stopped() {
+                    return Err(stopped.into());
+                }
+                let moment = replicated.handle.views().moment();
+                (Access::Leases(moment), replicated.snapshot()?)
+            }
+        };
         let now_ms = self.inner.now_ms();
-        Ok(View::new(self.inner.clone(), snapshot, now_ms))
+        Ok(View::new(self.inner.clone(), snapshot, access, now_ms))
+    }
+
+    /// A view of one region for which its leader has been asked: for reads that were refused with
+    /// [`Error::LeaseLapsed`], and at followers (`ctx.replica_read`).
+    ///
+    /// # Errors
+    /// Those of the region: it is not here, has changed, or has no leader.
+    pub async fn view_by_index(&self, ctx: &RequestContext) -> Result<View> {
+        let Backend::Replicated(replicated) = &self.inner.backend else { return self.view() };
+        if let Some(stopped) = replicated.stopped() {
+            return Err(stopped.into());
+        }
+        let regions = &self.inner.checks.regions;
+        let region = match ctx.replica_read {
+            true => regions.check_replica(ctx)?,
+            false => regions.check(ctx)?,
+        };
+        Proposal::<()>::proposed(replicated.ask(&region, ctx.replica_read), None).await?;
+        let (snapshot, region) = replicated.granted(&region)?;
+        let now_ms = self.inner.now_ms();
+        Ok(View::new(self.inner.clone(), snapshot, Access::Granted(region), now_ms))
     }
 
     /// The failure that has stopped this storage, if one has.
     pub fn stopped(&self) -> Option<engine::Error> {
-        self.inner.writer.stopped().cloned()
+        match &self.inner.backend {
+            Backend::Standalone { writer, .. } => writer.stopped().cloned(),
+            Backend::Replicated(replicated) => replicated.stopped(),
+        }
     }
 
     /// Counters of the write path.
     pub fn statistics(&self) -> Statistics {
-        self.inner.writer.statistics()
-    }
-
-    /// Refuses further writes, commits and answers what waits, and joins the thread. Blocks; calling it again is
-    /// harmless. Reads go on.
-    pub fn shutdown(&self) {
-        self.inner.writer.close();
-        match self.inner.commits {
-            Commits::Adaptive | Commits::OnThread => {
-                let thread =
-                    self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(thread) = thread {
-                    // A panic of the thread has stopped the store and answered everything already.
-                    let _ = thread.join();
-                }
-            }
-            Commits::ByCaller => while self.commit_once() {},
+        match &self.inner.backend {
+            Backend::Standalone { writer, .. } => writer.statistics(),
+            Backend::Replicated(replicated) => replicated.statistics(),
         }
     }
 
-    /// Commits one group on this thread, if one waits and nobody else commits at the moment; says whether it did.
+    /// Refuses further writes, answers what waits, and joins the threads. Blocks; calling it again is harmless. Reads of
+    /// the standalone form go on.
+    pub fn shutdown(&self) {
+        match &self.inner.backend {
+            Backend::Standalone { writer, commits, thread } => {
+                writer.close();
+                match commits {
+                    Commits::Adaptive | Commits::OnThread => {
+                        let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        if let Some(thread) = thread {
+                            // A panic of the thread has stopped the store and answered everything already.
+                            let _ = thread.join();
+                        }
+                    }
+                    Commits::ByCaller => while self.commit_once() {},
+                }
+            }
+            Backend::Replicated(replicated) => replicated.close(),
+        }
+    }
+
+    /// Commits one group of the standalone form on this thread, if one waits and nobody else commits at the moment;
+    /// says whether it did.
     pub fn commit_once(&self) -> bool {
-        self.inner.writer.commit_once()
+        match &self.inner.backend {
+            Backend::Standalone { writer, .. } => writer.commit_once(),
+            Backend::Replicated(_) => false,
+        }
     }
 
     /// Sets `key` to `value`, for `ttl_s` seconds (0: for good).
@@ -259,7 +320,7 @@ impl Storage {
     /// the kind of data; empty bounds are no bounds. Does not latch the key mode.
     pub fn unsafe_destroy_range(&self, start: Bytes, end: Bytes) -> Proposal<()> {
         match self.inner.checks.destroy_range(&start, &end, self.key_mode()) {
-            Ok(command) => self.inner.propose(command),
+            Ok(command) => self.inner.destroy(command),
             Err(error) => Proposal::refused(error),
         }
     }
@@ -267,29 +328,54 @@ impl Storage {
     /// Looks at up to `keys_max` keys from where the last call stopped, and removes those that have expired. For a
     /// timer: reads on the calling thread, then waits for one write. Nothing to do in mode v1.
     pub async fn sweep_expired(&self, keys_max: usize) -> Result<Sweep> {
-        let inner = &self.inner;
-        if !inner.ident.api.has_ttl() {
+        if !self.inner.ident.api.has_ttl() {
             return Ok(Sweep { finished: true, ..Sweep::default() });
         }
-        let now_ms = inner.now_ms();
-        let cursor = inner.sweep_cursor().take();
-        let found = {
-            let writer = &inner.writer;
-            expiry::find(inner.checks.layout, &*writer.durable(), cursor, keys_max, now_ms)
-                .inspect_err(|error| writer.on_engine_error(error))?
-        };
-        let mut sweep =
-            Sweep { examined: found.examined as u64, removed: 0, finished: found.next.is_none() };
-        if !found.expired.is_empty() {
-            let command = Command::new(Action::RemoveExpired { now_ms, keys: found.expired });
-            sweep.removed = inner.propose::<u64>(command).await?;
-        }
-        *inner.sweep_cursor() = found.next;
+        let mut sweep = Sweep::default();
+        while !sweep.finished && self.sweep_region(keys_max, &mut sweep).await? {}
         Ok(sweep)
     }
 
+    /// Goes on with a pass in the next region that is led here. Returns whether it came to the region's end.
+    async fn sweep_region(&self, keys_max: usize, sweep: &mut Sweep) -> Result<bool> {
+        let inner = &self.inner;
+        let now_ms = inner.now_ms();
+        let (from, cursor) = inner.sweep_cursor().take().unwrap_or_default();
+        let mut led = inner.checks.regions.led();
+        led.sort_by(|one, other| one.range.start.cmp(&other.range.start));
+        let Some(region) = led.into_iter().find(|region| from <= region.range.start) else {
+            sweep.finished = true;
+            return Ok(true);
+        };
+        let cursor = cursor.filter(|_| from == region.range.start);
+        let found = {
+            let snapshot = self.view()?.into_snapshot();
+            let left = keys_max - sweep.examined as usize;
+            expiry::find(inner.checks.layout, &*snapshot, &region.range, cursor, left, now_ms)
+                .inspect_err(|error| inner.on_engine_error(error))?
+        };
+        let ended = found.next.is_none();
+        let next = match found.next {
+            Some(next) => Some((region.range.start.clone(), Some(next))),
+            None => Some((region.range.end.clone(), None)).filter(|(end, _)| !end.is_empty()),
+        };
+        sweep.examined += found.examined as u64;
+        sweep.finished = next.is_none();
+        if !found.expired.is_empty() {
+            let command = Command::new(Action::RemoveExpired { now_ms, keys: found.expired });
+            match inner.propose::<u64>((region, command)).await {
+                Ok(removed) => sweep.removed += removed,
+                // The region has moved or changed: whoever leads it now looks there.
+                Err(Error::Region(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        *inner.sweep_cursor() = next;
+        Ok(ended)
+    }
+
     /// Proposes a raw write that passes the checks.
-    fn write<T: FromAnswer>(&self, check: impl FnOnce(&Checks) -> Result<Command>) -> Proposal<T> {
+    fn write<T: FromAnswer>(&self, check: impl FnOnce(&Checks) -> Result<Routed>) -> Proposal<T> {
         match check(&self.inner.checks) {
             Ok(command) if self.inner.ident.api == ApiMode::V1 => self.write_latched(command),
             Ok(command) => self.inner.propose(command),
@@ -298,8 +384,8 @@ impl Storage {
     }
 
     /// Proposes a raw write of a v1 cluster once it is known that it holds raw data.
-    fn write_latched<T: FromAnswer>(&self, command: Command) -> Proposal<T> {
-        match (self.inner.writer.key_mode.get(), &self.inner.latch) {
+    fn write_latched<T: FromAnswer>(&self, command: Routed) -> Proposal<T> {
+        match (self.inner.backend.key_mode().get(), &self.inner.latch) {
             (Some(held), _) => self.inner.propose_latched(Ok(held), command),
             (None, None) => self.inner.propose_latched(Ok(KeyMode::Raw), command),
             (None, Some(latch)) => {
@@ -315,56 +401,115 @@ impl Inner {
     }
 
     pub(super) fn on_engine_error(&self, error: &engine::Error) {
-        self.writer.on_engine_error(error);
+        match &self.backend {
+            Backend::Standalone { writer, .. } => writer.on_engine_error(error),
+            Backend::Replicated(replicated) => replicated.on_engine_error(error),
+        }
     }
 
     /// Goes on with a raw write of a v1 cluster when the latch has answered.
     pub(super) fn propose_latched<T>(
         &self,
         held: Result<KeyMode, String>,
-        mut command: Command,
+        (region, mut command): Routed,
     ) -> Proposal<T> {
-        let key_mode = &self.writer.key_mode;
+        let key_mode = self.backend.key_mode();
         match held.map(|held| key_mode.learn(held)) {
             Ok(KeyMode::Raw) => {
                 // Until a record of the mode is durable every write brings it along.
                 command.key_mode = (!key_mode.is_recorded()).then_some(KeyMode::Raw);
-                self.propose(command)
+                self.propose((region, command))
             }
             Ok(held) => Proposal::refused(Error::KeyModeConflict { held, wanted: KeyMode::Raw }),
             Err(reason) => Proposal::refused(Error::KeyModeUnavailable { reason }),
         }
     }
 
-    fn propose<T>(&self, command: Command) -> Proposal<T> {
+    fn propose<T>(&self, (region, command): Routed) -> Proposal<T> {
         let (slot, ticket) = Slot::new();
-        let in_place = self.commits == Commits::Adaptive;
-        let duty = self.writer.propose(command, ticket, in_place);
+        let duty = match &self.backend {
+            Backend::Standalone { writer, commits, .. } => {
+                writer.propose(command, ticket, *commits == Commits::Adaptive)
+            }
+            Backend::Replicated(replicated) => {
+                replicated.propose(&region, command, ticket);
+                None
+            }
+        };
+        Proposal::proposed(slot, duty)
+    }
+
+    /// Removes ranges of this store, whatever its regions are.
+    fn destroy(&self, command: Command) -> Proposal<()> {
+        let (slot, ticket) = Slot::new();
+        let duty = match &self.backend {
+            Backend::Standalone { writer, commits, .. } => {
+                writer.propose(command, ticket, *commits == Commits::Adaptive)
+            }
+            Backend::Replicated(replicated) => {
+                replicated.destroy(command, ticket);
+                None
+            }
+        };
         Proposal::proposed(slot, duty)
     }
 
     /// Only values that end need the time.
     fn now_ms(&self) -> u64 {
-        if self.ident.api.has_ttl() { self.writer.clock.wall_ms() } else { 0 }
+        if self.ident.api.has_ttl() { self.backend.clock().wall_ms() } else { 0 }
     }
 
-    fn sweep_cursor(&self) -> std::sync::MutexGuard<'_, Option<Cursor>> {
+    fn sweep_cursor(&self) -> std::sync::MutexGuard<'_, Option<(Bytes, Option<Cursor>)>> {
         self.sweep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend {
+    fn standalone(writer: Arc<Writer>, commits: Commits) -> Result<Backend> {
+        let thread = match commits {
+            Commits::Adaptive | Commits::OnThread => {
+                let writer = writer.clone();
+                let run = move || writer.run();
+                Some(runtime::task::spawn("storage-write", run).map_err(no_thread)?)
+            }
+            Commits::ByCaller => None,
+        };
+        Ok(Backend::Standalone { writer, commits, thread: Mutex::new(thread) })
+    }
+
+    fn key_mode(&self) -> &KeyModeCell {
+        match self {
+            Backend::Standalone { writer, .. } => &writer.key_mode,
+            Backend::Replicated(replicated) => &replicated.key_mode,
+        }
+    }
+
+    fn clock(&self) -> &Arc<dyn Clock> {
+        match self {
+            Backend::Standalone { writer, .. } => &writer.clock,
+            Backend::Replicated(replicated) => &replicated.clock,
+        }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.writer.close();
+        match &self.backend {
+            Backend::Standalone { writer, .. } => writer.close(),
+            Backend::Replicated(replicated) => replicated.close(),
+        }
     }
 }
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner")
-            .field("ident", &self.ident)
-            .field("writer", &self.writer)
-            .finish_non_exhaustive()
+        let mut inner = f.debug_struct("Inner");
+        inner.field("ident", &self.ident);
+        match &self.backend {
+            Backend::Standalone { writer, .. } => inner.field("writer", writer),
+            Backend::Replicated(replicated) => inner.field("replicated", replicated),
+        };
+        inner.finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,9 @@ use engine::Snapshot;
 use types::{Bytes, KeyRange, RequestContext};
 
 use super::storage::Inner;
-use crate::{Checksum, Error, KvPair, RawBatchScan, RawScan, Result, read::Reader};
+use crate::{
+    Checksum, Error, KvPair, RawBatchScan, RawScan, Result, read::Reader, regions::Access,
+};
 
 /// One moment of the data: an engine snapshot and a reading of the clock.
 ///
@@ -17,12 +19,22 @@ use crate::{Checksum, Error, KvPair, RawBatchScan, RawScan, Result, read::Reader
 pub struct View {
     inner: Arc<Inner>,
     snapshot: Arc<dyn Snapshot>,
+    access: Access,
     now_ms: u64,
 }
 
 impl View {
-    pub(super) fn new(inner: Arc<Inner>, snapshot: Arc<dyn Snapshot>, now_ms: u64) -> View {
-        View { inner, snapshot, now_ms }
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        snapshot: Arc<dyn Snapshot>,
+        access: Access,
+        now_ms: u64,
+    ) -> View {
+        View { inner, snapshot, access, now_ms }
+    }
+
+    pub(super) fn into_snapshot(self) -> Arc<dyn Snapshot> {
+        self.snapshot
     }
 
     /// The value of `key`, `None` if there is none or it has expired. An empty value is a value.
@@ -74,8 +86,8 @@ impl View {
 
     /// A read that finds the disk failing stops the store, as a write would.
     fn read<T>(&self, read: impl FnOnce(Reader<'_>) -> Result<T>) -> Result<T> {
-        let reader =
-            Reader { checks: self.inner.checks(), snapshot: &*self.snapshot, now_ms: self.now_ms };
+        let (checks, access) = (self.inner.checks(), &self.access);
+        let reader = Reader { checks, access, snapshot: &*self.snapshot, now_ms: self.now_ms };
         read(reader).inspect_err(|error| {
             if let Error::Engine(error) = error {
                 self.inner.on_engine_error(error);

@@ -78,6 +78,7 @@ impl Store {
             epoch: Some(region.epoch),
             peer_id: region.peers[0].id,
             store_id: STORE,
+            replica_read: false,
             api_version: match self.api {
                 ApiMode::V1 | ApiMode::V1Ttl => ApiVersion::V1,
                 ApiMode::V2 => ApiVersion::V2,
