@@ -96,15 +96,6 @@ pub(crate) struct StoreReport {
     pub(crate) applying_snapshots: u32,
 }
 
-/// What a store reports of a region that it leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RegionReport {
-    pub(crate) region: Region,
-    pub(crate) store_id: StoreId,
-    pub(crate) approximate_size: u64,
-    pub(crate) approximate_keys: u64,
-}
-
 /// A way to the scheduler. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) enum Placement {
@@ -215,7 +206,6 @@ impl Placement {
     ///
     /// # Errors
     /// `StoreRemoved`: it is gone for good. `InvalidRequest`: there is none with that id.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the transport between stores"))]
     pub(crate) async fn store_address(&self, id: StoreId) -> Result<String> {
         let answer = ask!(self, pd.get_store, |cluster_id| pdpb::GetStoreRequest {
             header: header(cluster_id),
@@ -294,24 +284,6 @@ impl Placement {
             ..pdpb::StoreHeartbeatRequest::default()
         })?;
         check(answer.header)
-    }
-
-    /// Region heartbeats, on a stream of their own for each round: of a store that has no [`Heartbeats`].
-    pub(crate) async fn report_regions(&self, reports: &[RegionReport]) -> Result<()> {
-        let request = |report: &RegionReport| pdpb::RegionHeartbeatRequest {
-            region: Some(convert::region_to_proto(&report.region)),
-            leader: report.region.peer_on(report.store_id).map(convert::peer_to_proto),
-            approximate_size: report.approximate_size,
-            approximate_keys: report.approximate_keys,
-            ..pdpb::RegionHeartbeatRequest::default()
-        };
-        let requests: Vec<_> = reports.iter().map(request).collect();
-        // The scheduler ends its side once it has taken all of ours.
-        let mut answers = self.open_heartbeats(tokio_stream::iter(requests)).await?;
-        while let Some(answer) = answers.next().await {
-            check(answer?.header)?;
-        }
-        Ok(())
     }
 
     /// Opens a stream of region heartbeats, to which this adds the headers; returns what the scheduler says on it.

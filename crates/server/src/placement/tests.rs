@@ -327,7 +327,9 @@ fn orders_become_what_the_store_takes() {
     assert!(matches!(transfer, Some(RequestKind::TransferLeader { to: PeerId(5) })));
     // The store leaves a joint state by itself.
     assert!(to_request(&order(Instruction::ChangePeers(Vec::new()))).is_none());
-    assert!(to_request(&order(Instruction::Split { keys: Vec::new() })).is_none());
+    assert!(to_request(&order(Instruction::Split { keys: vec!["k".into()] })).is_none());
+    let half = to_request(&order(Instruction::Split { keys: Vec::new() }));
+    assert!(matches!(half, Some(RequestKind::SplitHalf)));
 }
 
 #[tokio::test]
