@@ -349,3 +349,27 @@ fn a_region_that_a_split_will_bring_is_not_begun_by_a_message() {
     converge(&mut cluster);
     assert_eq!(cluster.nodes[&away.store_id].store.regions().count(), 2);
 }
+
+/// A group of two becomes a group of one, and everybody loses power, at any moment of it: whoever is left leads.
+#[test]
+fn who_stays_alone_leads_after_a_power_cut() {
+    for seed in 0..60 {
+        let mut cluster = Cluster::new(seed, 2, 2, config());
+        must_put(&mut cluster, "a", "1");
+        let (leader, region) = cluster.leader_of(b"a").unwrap();
+        let goes_itself = seed % 2 == 0;
+        let gone = region.peers.iter().find(|peer| (peer.store_id == leader) == goes_itself);
+        let changes = vec![(None, *gone.unwrap())];
+        cluster.request(leader, &region, RequestKind::ChangeMembers { changes });
+        for _ in 0..(seed * 7 % 200) {
+            cluster.anything(0.0, 0.0);
+        }
+        for store in [StoreId(1), StoreId(2)] {
+            cluster.crash(store);
+        }
+        for store in [StoreId(1), StoreId(2)] {
+            cluster.start(store);
+        }
+        must_put(&mut cluster, "b", "2");
+    }
+}

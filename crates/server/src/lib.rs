@@ -25,6 +25,7 @@ mod service;
 mod store_data;
 mod store_node;
 mod transport;
+mod unreported;
 mod unsynced;
 
 pub use config::Config;

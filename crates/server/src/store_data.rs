@@ -40,11 +40,12 @@ impl StoreData {
     /// The folder is in use, damaged, of a newer format, or of something else; the scheduler gives no ids.
     pub(crate) async fn open(
         config: &Arc<Config>,
+        nth: usize,
         process: &Process,
         placement: &Placement,
         cluster: &ClusterState,
     ) -> Result<StoreData, StartError> {
-        let path = config.node.data_dir.join("store-1");
+        let path = config.node.data_dir.join(format!("store-{}", nth + 1));
         let opened = open_engine(config, process, placement, cluster, path.clone()).await?;
         let (engine, ident, dir) = opened;
         let keeps = dir.is_some();

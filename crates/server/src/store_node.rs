@@ -15,7 +15,7 @@ use proto::{
 use raftstore::{RegionReport, StoreConfig, shell::Events, split_check::SplitLimits};
 use runtime::Rng;
 use storage::{Replication, Storage, StorageOptions, identity};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
 use types::{Bytes, Code, Region, StoreId, limits};
 
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
     },
     store_data::StoreData,
     transport::{self, StoreTransport},
+    unreported::Unreported,
 };
 
 /// Keys that one step of the search for expired keys looks at, between which it makes room for others.
@@ -54,9 +55,11 @@ pub(crate) struct StoreNode {
 }
 
 impl StoreNode {
-    /// Starts a store; what it runs goes into `tasks`. Empty addresses open no sockets.
+    /// Starts a store, the one of this process that is counted `nth` from 0; what it runs goes into `tasks`. Empty addresses
+    /// open no sockets.
     pub(crate) async fn start(
         config: &Arc<Config>,
+        nth: usize,
         process: &Process,
         placement: Placement,
         tasks: &mut JoinSet<()>,
@@ -75,7 +78,7 @@ impl StoreNode {
             return Err(StartError::new(Code::DataDirMismatch, message));
         }
         let start_timestamp_s = process.clock.wall().as_secs();
-        let data = StoreData::open(config, process, &placement, &cluster).await?;
+        let data = StoreData::open(config, nth, process, &placement, &cluster).await?;
         let StoreData { ident, engine, log, log_writer, snapshots, dir } = data;
         let store = StoreMeta {
             id: ident.store_id,
@@ -96,7 +99,14 @@ impl StoreNode {
             addresses,
             transport::Options::default(),
         );
-        let events = Arc::new(StoreEvents { process: process.clone(), told: OnceLock::new() });
+        let unreported = Unreported::default();
+        let events = Arc::new(StoreEvents {
+            process: process.clone(),
+            placement: placement.clone(),
+            runtime: Handle::current(),
+            unreported: unreported.clone(),
+            told: OnceLock::new(),
+        });
         let replication = Replication {
             config: store_config(config, ident.store_id),
             tick: config.raftstore.raft_base_tick_interval,
@@ -147,7 +157,7 @@ impl StoreNode {
 
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
-            let kv = KvService::new(storage.clone(), times.clone());
+            let kv = KvService::new(storage.clone(), unreported, times.clone());
             let mux = StoreMux {
                 tikv: TikvServer::new(TikvService::new(kv.clone(), process.phase()))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
@@ -282,6 +292,9 @@ fn store_config(config: &Config, store_id: StoreId) -> StoreConfig {
 #[derive(Debug)]
 struct StoreEvents {
     process: Process,
+    placement: Placement,
+    runtime: Handle,
+    unreported: Unreported,
     /// Set once the store runs; what it says before is said again.
     told: OnceLock<(Heartbeats, Orders)>,
 }
@@ -300,9 +313,15 @@ impl Events for StoreEvents {
     }
 
     fn was_split(&self, regions: Vec<Region>) {
-        if let Some((_, orders)) = self.told.get() {
-            orders.was_split(regions);
-        }
+        let report = self.unreported.begin(&regions);
+        let placement = self.placement.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = placement.report_batch_split(&regions).await {
+                // The heartbeats of the regions say it again.
+                tracing::debug!(%error, "the scheduler did not take the report of a split");
+            }
+            drop(report);
+        });
     }
 
     fn stopped(&self, error: &raftstore::Error) {

@@ -133,6 +133,12 @@ impl Operation {
         None
     }
 
+    /// The network is cut, so that it may take as long as that lasts: a group of which too many are on the other side
+    /// can do nothing.
+    pub(crate) fn be_patient(&mut self, now: u64) {
+        self.begun = now;
+    }
+
     fn end(&self) -> &Bytes {
         match &self.want {
             Want::Scan(range) => &range.end,

@@ -108,6 +108,9 @@ settings! {
     node: NodeSettings {
         /// Folder of the data; created if missing. The scheduler and the store have a folder each inside.
         data_dir "node.data-dir": PathBuf = PathBuf::from("./tinykv-data");
+        /// Stores of this process. Beyond the first, each takes the ports after those of the one before, if they are not
+        /// free ones, and has a folder of its own.
+        stores "node.stores": usize = 1;
         /// Name of the scheduler member in lists of members.
         name "node.name": String = "tinykv".to_owned();
         /// Labels of the store, such as zone and host.
@@ -224,6 +227,20 @@ impl Config {
     /// Whether nothing is kept: neither the store's data nor the scheduler's state.
     pub fn keeps_nothing(&self) -> bool {
         self.storage.engine == EngineKind::Memory
+    }
+
+    /// The configuration of one store of several, counted from 0: its own ports and share of the memory.
+    pub(crate) fn of_store(&self, nth: usize) -> Config {
+        let mut config = self.clone();
+        config.memory.limit = config.memory.limit.share(1, self.node.stores.max(1) as u64);
+        for addr in [
+            &mut config.server.addr,
+            &mut config.server.advertise_addr,
+            &mut config.server.status_addr,
+        ] {
+            *addr = address::nth(addr, nth);
+        }
+        config
     }
 
     /// The configuration for programs: an object per section.

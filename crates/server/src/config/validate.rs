@@ -11,6 +11,9 @@ use super::{
     load::{find, is_compiled_in},
 };
 
+/// More stores in one process are a mistake: each has threads and files of its own.
+const STORES_MAX: usize = 100;
+
 /// The least memory with which caches and memtables of useful size are left.
 const MEMORY_LIMIT_MIN: ByteSize = ByteSize::mib(32);
 
@@ -104,6 +107,10 @@ pub(crate) fn errors(config: &Config, machine: &Machine, roles: Roles) -> Vec<Fi
         if interval < Duration::from_millis(10) {
             found.push(Finding::invalid(setting, "is shorter than 10ms"));
         }
+    }
+    if !(1..=STORES_MAX).contains(&config.node.stores) {
+        let message = format!("is {}, which is not 1 to {STORES_MAX}", config.node.stores);
+        found.push(Finding::invalid("node.stores", message));
     }
     replication(config, &mut found);
     found

@@ -69,17 +69,6 @@ impl Orders {
         self.begin_split(region.id, async move |inside| inside.split(region, keys).await);
     }
 
-    /// Tells the scheduler that a region was split into `regions`, in key order. If that does not reach it, the
-    /// regions' own reports do.
-    pub(crate) fn was_split(&self, regions: Vec<Region>) {
-        let inside = Arc::clone(&self.inside);
-        self.inside.runtime.spawn(async move {
-            if let Err(error) = inside.placement.report_batch_split(&regions).await {
-                tracing::debug!(%error, "the scheduler did not take the report of a split");
-            }
-        });
-    }
-
     /// Splits a region in the background, unless that is under way already or too many others are.
     fn begin_split<S>(&self, region: RegionId, split: impl FnOnce(Arc<Inside>) -> S)
     where

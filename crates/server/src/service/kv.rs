@@ -15,12 +15,13 @@ use proto::kvrpcpb::{
     UnsafeDestroyRangeRequest, UnsafeDestroyRangeResponse,
 };
 use storage::{Error, KvPair, RawBatchScan, RawScan, Storage, View};
-use types::{Code, KeyRange, RequestContext};
+use types::{Code, KeyRange, RegionError, RequestContext};
 
 use super::rpc_times::RpcTimes;
 use crate::{
     convert::{context, key_range, pair_to_proto},
     errors::{self, Answer},
+    unreported::Unreported,
 };
 
 /// Scans of up to so many pairs run where the request arrived; longer ones move to the blocking pool, so that they
@@ -31,13 +32,15 @@ const INLINE_SCAN_PAIRS: u32 = 128;
 #[derive(Clone, Debug)]
 pub(crate) struct KvService {
     storage: Storage,
+    unreported: Unreported,
     times: RpcTimes,
 }
 
 impl KvService {
-    /// Serves `storage`. Callers count in `times` how long requests take.
-    pub(crate) fn new(storage: Storage, times: RpcTimes) -> KvService {
-        KvService { storage, times }
+    /// Serves `storage`. Callers count in `times` how long requests take. Answers that tell of a split wait until it is
+    /// not `unreported` any more.
+    pub(crate) fn new(storage: Storage, unreported: Unreported, times: RpcTimes) -> KvService {
+        KvService { storage, unreported, times }
     }
 
     pub(crate) fn times(&self) -> &RpcTimes {
@@ -49,7 +52,8 @@ impl KvService {
         self.storage.view()
     }
 
-    /// RawGet on a view that the caller took after the request had arrived; `None`: the leader has to be asked.
+    /// RawGet on a view that the caller took after the request had arrived; `None`: the leader, or the scheduler, has to be
+    /// asked first.
     pub(crate) fn raw_get_in(
         &self,
         view: &View,
@@ -58,7 +62,7 @@ impl KvService {
         match view.raw_get(&context(request.context.as_ref()), &request.cf, &request.key) {
             Ok(Some(value)) => Some(RawGetResponse { value, ..RawGetResponse::default() }),
             Ok(None) => Some(RawGetResponse { not_found: true, ..RawGetResponse::default() }),
-            Err(Error::LeaseLapsed) => None,
+            Err(Error::LeaseLapsed | Error::Region(RegionError::EpochNotMatch { .. })) => None,
             Err(error) => Some(RawGetResponse::failed(&error)),
         }
     }
@@ -90,11 +94,9 @@ impl KvService {
 
     pub(crate) async fn raw_put(&self, request: RawPutRequest) -> RawPutResponse {
         let context = context(request.context.as_ref());
-        let result = self
-            .storage
-            .raw_put(&context, &request.cf, request.key, request.value, request.ttl)
-            .await;
-        done(result)
+        let put =
+            self.storage.raw_put(&context, &request.cf, request.key, request.value, request.ttl);
+        done(self.known(put).await)
     }
 
     pub(crate) async fn raw_batch_put(&self, request: RawBatchPutRequest) -> RawBatchPutResponse {
@@ -110,12 +112,12 @@ impl KvService {
             .into_iter()
             .map(|pair| KvPair { key: pair.key, value: pair.value })
             .collect();
-        done(self.storage.raw_batch_put(&context, &request.cf, pairs, &ttls).await)
+        done(self.known(self.storage.raw_batch_put(&context, &request.cf, pairs, &ttls)).await)
     }
 
     pub(crate) async fn raw_delete(&self, request: RawDeleteRequest) -> RawDeleteResponse {
         let context = context(request.context.as_ref());
-        done(self.storage.raw_delete(&context, &request.cf, request.key).await)
+        done(self.known(self.storage.raw_delete(&context, &request.cf, request.key)).await)
     }
 
     pub(crate) async fn raw_batch_delete(
@@ -123,7 +125,7 @@ impl KvService {
         request: RawBatchDeleteRequest,
     ) -> RawBatchDeleteResponse {
         let context = context(request.context.as_ref());
-        done(self.storage.raw_batch_delete(&context, &request.cf, request.keys).await)
+        done(self.known(self.storage.raw_batch_delete(&context, &request.cf, request.keys)).await)
     }
 
     pub(crate) async fn raw_delete_range(
@@ -132,7 +134,7 @@ impl KvService {
     ) -> RawDeleteRangeResponse {
         let context = context(request.context.as_ref());
         let (start, end) = (request.start_key, request.end_key);
-        done(self.storage.raw_delete_range(&context, &request.cf, start, end).await)
+        done(self.known(self.storage.raw_delete_range(&context, &request.cf, start, end)).await)
     }
 
     pub(crate) async fn raw_scan(&self, request: RawScanRequest) -> RawScanResponse {
@@ -200,11 +202,15 @@ impl KvService {
         let context = context(request.context.as_ref());
         let expected = (!request.previous_not_exist).then_some(request.previous_value);
         let new = (!request.delete).then_some(request.value);
-        let swapped = self
-            .storage
-            .raw_compare_and_swap(&context, &request.cf, request.key, expected, new, request.ttl)
-            .await;
-        match swapped {
+        let swap = self.storage.raw_compare_and_swap(
+            &context,
+            &request.cf,
+            request.key,
+            expected,
+            new,
+            request.ttl,
+        );
+        match self.known(swap).await {
             Ok(swapped) => RawCasResponse {
                 succeed: swapped.succeeded,
                 previous_not_exist: swapped.previous.is_none(),
@@ -251,12 +257,32 @@ impl KvService {
         &self,
         request: UnsafeDestroyRangeRequest,
     ) -> UnsafeDestroyRangeResponse {
-        done(self.storage.unsafe_destroy_range(request.start_key, request.end_key).await)
+        done(
+            self.known(self.storage.unsafe_destroy_range(request.start_key, request.end_key)).await,
+        )
+    }
+
+    /// The result of `request`, held back as long as it tells of a split that the scheduler does not know.
+    async fn known<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let result = request.await;
+        if let Err(Error::Region(RegionError::EpochNotMatch { regions })) = &result {
+            self.unreported.wait(regions).await;
+        }
+        result
     }
 
     /// Runs `read` on a fresh view, and if no lease covers it on one for which the leader was asked: here if it is short,
     /// else on the blocking pool.
     async fn read<T: Send + 'static>(
+        &self,
+        context: &RequestContext,
+        short: bool,
+        read: impl Fn(&View) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        self.known(self.read_view(context, short, read)).await
+    }
+
+    async fn read_view<T: Send + 'static>(
         &self,
         context: &RequestContext,
         short: bool,

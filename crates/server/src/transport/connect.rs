@@ -103,10 +103,9 @@ impl Connection {
             self.log(&ended);
             match ended {
                 Ended::NotConnected(_) => self.is_stale = true,
-                // Whoever answered is not the store that was meant, or will not speak with this one.
                 Ended::Broken(status) if is_refusal(&status) => {
                     self.is_stale = true;
-                    self.backoff.to_the_end();
+                    self.backoff.go_to_max();
                 }
                 Ended::Broken(_) => {}
             }
@@ -195,9 +194,9 @@ pub(super) async fn dial(address: &str) -> Result<Channel, String> {
     }
 }
 
-/// Whether the receiver refuses the sender, and not only now.
-pub(super) fn is_refusal(status: &Status) -> bool {
-    matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented)
+/// Whether the receiver is another one than was meant, or one that will not speak with this store.
+fn is_refusal(status: &Status) -> bool {
+    matches!(status.code(), Code::FailedPrecondition | Code::Unimplemented)
 }
 
 /// The batches of one stream, made when the connection takes them.
@@ -266,7 +265,7 @@ impl Backoff {
         self.next = limits::TRANSPORT_RETRY_MIN;
     }
 
-    fn to_the_end(&mut self) {
+    fn go_to_max(&mut self) {
         self.next = limits::TRANSPORT_RETRY_MAX;
     }
 
@@ -305,7 +304,7 @@ mod tests {
         assert_ne!(waits[6], waits[7]);
         backoff.reset();
         assert!(backoff.next() <= limits::TRANSPORT_RETRY_MIN);
-        backoff.to_the_end();
+        backoff.go_to_max();
         assert!(limits::TRANSPORT_RETRY_MAX / 2 <= backoff.next());
     }
 }

@@ -23,7 +23,7 @@ pub(crate) async fn dial(addr: Option<std::net::SocketAddr>) -> Channel {
 }
 
 pub(crate) async fn tikv(server: &Server) -> TikvClient<Channel> {
-    TikvClient::new(dial(server.ready().store).await)
+    TikvClient::new(dial(server.ready().store()).await)
 }
 
 pub(crate) async fn pd(server: &Server) -> PdClient<Channel> {

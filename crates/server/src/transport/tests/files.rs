@@ -67,7 +67,7 @@ async fn a_snapshot_arrives_byte_for_byte_before_its_message() {
     let made = own.make(4, OTHER, &bytes);
     own.send_snapshot(&made);
     let told = other.told(|told| !told.messages.is_empty()).await;
-    assert_eq!(told.messages, [made.message.clone()]);
+    assert_eq!(told.messages, std::slice::from_ref(&made.message));
     assert!(other.received(&made).as_ref() == Some(&bytes));
     let told = own.told(|told| !told.snapshots.is_empty()).await;
     assert_eq!(told.snapshots, [told_of(&made, true)]);

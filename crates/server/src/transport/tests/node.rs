@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,17 +44,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where stores are.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Directory(Arc<Mutex<BTreeMap<StoreId, String>>>);
+pub(super) struct Directory {
+    addresses: Arc<Mutex<BTreeMap<StoreId, String>>>,
+    asked: Arc<AtomicUsize>,
+}
 
 impl Directory {
     pub(super) fn set(&self, store: StoreId, address: impl Into<String>) {
-        self.0.lock().unwrap().insert(store, address.into());
+        self.addresses.lock().unwrap().insert(store, address.into());
+    }
+
+    /// How often somebody was looked for.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 }
 
 impl Addresses for Directory {
     fn address(&self, store: StoreId) -> BoxFuture<'static, Result<String, PlacementError>> {
-        let found = self.0.lock().unwrap().get(&store).cloned();
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let found = self.addresses.lock().unwrap().get(&store).cloned();
         let unknown = || PlacementError::new(Code::SchedulerUnreachable, "nobody knows");
         Box::pin(std::future::ready(found.ok_or_else(unknown)))
     }

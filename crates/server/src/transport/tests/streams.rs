@@ -85,6 +85,34 @@ async fn a_store_that_restarts_elsewhere_is_found_and_its_peers_were_told_of() {
     own.send_until(|| heartbeat(1, OTHER), other.told(|told| !told.messages.is_empty())).await;
 }
 
+/// With its own patience alone a store would dial 30 times a minute, and this test would run out of its own.
+#[tokio::test]
+async fn a_store_that_is_heard_of_is_dialled_at_once() {
+    let directory = Directory::default();
+    let own = Node::start(OWN, &directory).await;
+    let enough = own.until(|own| {
+        own.transport.send(vec![heartbeat(1, OTHER)]);
+        own.transport.shared.hear(OTHER);
+        200 <= directory.asked()
+    });
+    enough.await;
+}
+
+#[tokio::test]
+async fn the_address_is_asked_for_only_if_dialling_fails() {
+    let (own, other, directory) = pair().await;
+    own.transport.send(vec![heartbeat(1, OTHER)]);
+    other.told(|told| !told.messages.is_empty()).await;
+    // It ends the stream because of this, and is where it was.
+    let mut wrong = heartbeat(2, OTHER);
+    wrong.from.store_id = StoreId(9);
+    own.transport.send(vec![wrong]);
+    own.until(|own| 0 < own.count(Counter::Disconnects)).await;
+    let again = other.told(|told| 1 < told.messages.len());
+    own.send_until(|| heartbeat(1, OTHER), again).await;
+    assert_eq!(directory.asked(), 1);
+}
+
 #[tokio::test]
 async fn nobody_is_told_of_lost_answers() {
     let directory = Directory::default();
