@@ -296,8 +296,7 @@ async fn a_split_gets_ids_and_is_known_once_it_is_reported() {
         |start: &'static str, end: &'static str| KeyRange { start: start.into(), end: end.into() };
     let left = Region { range: range("", "d"), epoch, ..region() };
     let right = Region { id: RegionId(20), range: range("d", ""), epoch, ..region() };
-    orders(placement.clone()).0.was_split(vec![left.clone(), right.clone()]);
-    while placement.region_by_id(right.id).await.unwrap().is_none() {}
+    placement.report_batch_split(&[left.clone(), right.clone()]).await.unwrap();
     assert_eq!(placement.region_by_id(left.id).await.unwrap(), Some(left));
     assert_eq!(placement.region_by_id(right.id).await.unwrap(), Some(right));
     let stale = placement.ask_batch_split(&region(), 1).await.unwrap_err();
