@@ -66,11 +66,8 @@ impl Placement {
 
     /// The region that everything begins with, on the first stores.
     pub(super) fn first_region(&mut self) -> Region {
-        let member = |id: u64| Peer {
-            id: PeerId(100 + id),
-            store_id: StoreId(id),
-            role: PeerRole::Voter,
-        };
+        let member =
+            |id: u64| Peer { id: PeerId(100 + id), store_id: StoreId(id), role: PeerRole::Voter };
         let region = Region {
             id: RegionId(1),
             range: types::KeyRange::all(),
@@ -222,11 +219,7 @@ impl Placement {
         }
     }
 
-    fn draw_change(
-        &mut self,
-        now: u64,
-        region: &Region,
-    ) -> Option<Vec<(Option<PeerRole>, Peer)>> {
+    fn draw_change(&mut self, now: u64, region: &Region) -> Option<Vec<(Option<PeerRole>, Peer)>> {
         let is_joint = region
             .peers
             .iter()
@@ -236,7 +229,8 @@ impl Placement {
         }
         let wanted = self.options.replicas;
         let voters: Vec<Peer> = region.peers.iter().copied().filter(votes).collect();
-        let learners: Vec<Peer> = region.peers.iter().copied().filter(|peer| !votes(peer)).collect();
+        let learners: Vec<Peer> =
+            region.peers.iter().copied().filter(|peer| !votes(peer)).collect();
         let up = |placement: &Placement, peer: &Peer| placement.is_up(peer.store_id, now);
         let down: Vec<Peer> = region.peers.iter().copied().filter(|peer| !up(self, peer)).collect();
         let free: Vec<StoreId> = self
@@ -247,9 +241,8 @@ impl Placement {
             .collect();
         let fewest = if SHRINKS_TO_ONE { 2 } else { 3 };
         // A voter that is up may be removed while enough of them are.
-        let may_remove = |peer: &Peer| {
-            fewest <= voters.len() && (wanted < voters.len() || down.contains(peer))
-        };
+        let may_remove =
+            |peer: &Peer| fewest <= voters.len() && (wanted < voters.len() || down.contains(peer));
         let mischief = !self.is_calm && self.rng.chance(self.options.mischief);
         // Learners that are gone, or too many.
         if let Some(gone) = learners.iter().find(|peer| down.contains(peer)) {

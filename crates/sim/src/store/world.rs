@@ -30,8 +30,7 @@ use crate::{
     rng::Seed,
     swarm::Swarm,
     world::{
-        MachineClock, MachineId, Network, Queue, Time, Trace, TraceText,
-        network::exponential,
+        MachineClock, MachineId, Network, Queue, Time, Trace, TraceText, network::exponential,
     },
 };
 
@@ -55,19 +54,62 @@ pub(super) enum Fate {
 
 #[derive(Debug)]
 enum Event {
-    Tick { machine: MachineId, life: u64 },
-    Message { from: MachineId, to: MachineId, message: Box<StoreMessage>, file: Option<Bytes> },
+    Tick {
+        machine: MachineId,
+        life: u64,
+    },
+    Message {
+        from: MachineId,
+        to: MachineId,
+        message: Box<StoreMessage>,
+        file: Option<Bytes>,
+    },
     /// What became of a snapshot, told its sender.
-    Sent { machine: MachineId, life: u64, region_id: RegionId, to: PeerId, arrived: bool },
+    Sent {
+        machine: MachineId,
+        life: u64,
+        region_id: RegionId,
+        to: PeerId,
+        arrived: bool,
+    },
     /// The sync of the log is over; if it was done when it began, with this result.
-    LogSync { machine: MachineId, life: u64, done: Option<Ticket> },
-    EngineSync { machine: MachineId, life: u64 },
-    Apply { machine: MachineId, life: u64 },
-    Applied { machine: MachineId, life: u64, results: Vec<Applied<Answer>> },
-    MakeSnapshot { machine: MachineId, life: u64, region_id: RegionId },
-    Read { machine: MachineId, life: u64, token: Token, region_id: RegionId, version: u64 },
-    Request { machine: MachineId, request: Box<Request> },
-    Thaw { machine: MachineId },
+    LogSync {
+        machine: MachineId,
+        life: u64,
+        done: Option<Ticket>,
+    },
+    EngineSync {
+        machine: MachineId,
+        life: u64,
+    },
+    Apply {
+        machine: MachineId,
+        life: u64,
+    },
+    Applied {
+        machine: MachineId,
+        life: u64,
+        results: Vec<Applied<Answer>>,
+    },
+    MakeSnapshot {
+        machine: MachineId,
+        life: u64,
+        region_id: RegionId,
+    },
+    Read {
+        machine: MachineId,
+        life: u64,
+        token: Token,
+        region_id: RegionId,
+        version: u64,
+    },
+    Request {
+        machine: MachineId,
+        request: Box<Request>,
+    },
+    Thaw {
+        machine: MachineId,
+    },
     Action(Action),
 }
 
@@ -144,11 +186,7 @@ impl World {
             queue: Queue::new(swarm.tie_break, root.stream("ties")),
             options: options.clone(),
             machines: swarm.clocks.iter().enumerate().map(machine).collect(),
-            network: Network::new(
-                swarm.machines,
-                swarm.network.clone(),
-                root.stream("network"),
-            ),
+            network: Network::new(swarm.machines, swarm.network.clone(), root.stream("network")),
             judge: Judge::default(),
             trace: Trace::new(text),
             answers: Vec::new(),
@@ -384,7 +422,8 @@ impl World {
         }
         match event {
             Event::Tick { machine, life } => {
-                let next = self.now + self.machines[machine].clock.world_duration(self.options.tick);
+                let next =
+                    self.now + self.machines[machine].clock.world_duration(self.options.tick);
                 if self.machines[machine].process.is_some() {
                     self.queue.schedule(next, Event::Tick { machine, life });
                     self.input(machine, Input::Tick);
@@ -503,12 +542,16 @@ impl World {
                     let event = Event::Read { machine, life, token, region_id, version };
                     self.queue.schedule(self.now + delay, event);
                 }
-                Output::Role { region_id, leads, .. } => {
-                    if leads {
+                Output::View(view) => {
+                    let region_id = view.region.id;
+                    if view.leader.is_some_and(|leader| leader.id == view.peer_id) {
                         self.trace.line(self.now, || format!("  m{machine} leads {region_id}"));
                         self.judge.leads(region_id, process);
                     }
                 }
+                Output::Lease { .. } | Output::Gone { .. } | Output::Report(_) => {}
+                Output::WasSplit { .. } | Output::CheckSplit(_) | Output::AskSplit { .. } => {}
+                Output::ForgetMade { .. } => {}
             }
         }
     }
@@ -663,7 +706,9 @@ impl World {
 
     fn post(&mut self, from: MachineId, message: Box<StoreMessage>) {
         self.messages += 1;
-        let Some(to) = self.machine_of(message.to.store_id).filter(|to| *to != from) else { return };
+        let Some(to) = self.machine_of(message.to.store_id).filter(|to| *to != from) else {
+            return;
+        };
         let number = message_number(&message);
         self.trace.note(number);
         self.trace.line(self.now, || format!("  m{from} -> m{to} {message:?}"));
@@ -861,4 +906,3 @@ fn message_number(message: &StoreMessage) -> u64 {
         _ => route ^ 8,
     }
 }
-
