@@ -173,7 +173,8 @@ impl Placement {
 
     /// Makes `store` the first one of a new cluster. `false`: somebody else was first.
     ///
-    /// PD's request has room for one region over all keys; several are reported afterwards.
+    /// PD's request has room for one region over all keys. Several are reported as if they had been one before; if that
+    /// fails they are known once their leaders report.
     pub(crate) async fn bootstrap(&self, store: &StoreMeta, regions: &[Region]) -> Result<bool> {
         let region = match regions {
             [region] => Some(region),
@@ -190,7 +191,11 @@ impl Placement {
         {
             return Ok(false);
         }
-        check(answer.header).map(|()| true)
+        check(answer.header)?;
+        if region.is_none() && !regions.is_empty() {
+            self.report_batch_split(regions).await?;
+        }
+        Ok(true)
     }
 
     /// Makes `store` known, or its new address.
