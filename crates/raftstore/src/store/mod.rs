@@ -582,6 +582,11 @@ impl<A> Store<A> {
         self.peers.values().filter(|peer| peer.is_initialised()).map(|peer| &peer.region)
     }
 
+    /// All peers of this store, those too that know nothing of their region yet, in the order of their regions' ids.
+    pub fn peers(&self) -> impl Iterator<Item = (RegionId, PeerId)> {
+        self.peers.iter().map(|(region, peer)| (*region, peer.id))
+    }
+
     /// A line for each peer, for people.
     pub fn statuses(&self) -> impl Iterator<Item = String> {
         self.peers.values().map(|peer| {
