@@ -18,6 +18,7 @@ pub mod report;
 pub mod required;
 pub mod rng;
 pub mod runner;
+pub mod store;
 pub mod swarm;
 mod switches;
 pub mod world;

@@ -6,10 +6,8 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::{
-    raft::group::{Outcome, Settings},
-    required::{REQUIRED, REQUIRED_COUNTS},
-    runner::add_counts,
-    swarm::{FaultKind, SECOND},
+    required::Required,
+    runner::{Run, add_counts},
 };
 
 /// A seed that failed.
@@ -44,6 +42,7 @@ pub struct Totals {
     hash: u64,
     counts: BTreeMap<&'static str, u64>,
     marks: BTreeMap<&'static str, u64>,
+    required: Required,
 }
 
 /// For programs.
@@ -63,86 +62,29 @@ struct Json<'a> {
     sometimes_missing: Vec<&'static str>,
 }
 
-/// The command that runs a seed again.
-fn replay_command(seed: u64, settings: &Settings) -> String {
-    let mut command = format!("cargo run --release -p sim -- replay {seed} --trace");
-    if settings.chaos != Settings::USUAL.chaos {
-        command += &format!(" --chaos {}", settings.chaos / SECOND);
-    }
-    if let Some(machines) = settings.machines {
-        command += &format!(" --machines {machines}");
-    }
-    if let Some(mutant) = settings.mutant {
-        command += &format!(" --mutant {mutant}");
-    }
-    command
-}
-
 impl Totals {
     /// Sums from nothing.
-    pub fn new(from: u64) -> Totals {
-        Totals { from, ..Totals::default() }
+    pub fn new(from: u64, required: Required) -> Totals {
+        Totals { from, required, ..Totals::default() }
     }
 
-    /// Adds what became of a seed that was run with `settings` and took `busy`.
-    pub fn add(&mut self, outcome: Outcome, settings: &Settings, busy: Duration) {
+    /// Adds what became of a seed that took `busy`; `replay` is the command that shows it again.
+    pub fn add(&mut self, run: Run, replay: String, busy: Duration) {
         self.seeds += 1;
         self.busy += busy;
-        self.hash ^= crate::hash::mix(outcome.hash ^ outcome.seed);
-        if let Some((violation, event)) = outcome.violation {
-            let seed = outcome.seed;
+        self.hash ^= crate::hash::mix(run.hash ^ run.seed);
+        if let Some((violation, event)) = run.violation {
             self.violations.push(Red {
-                seed,
+                seed: run.seed,
                 event,
                 property: violation.property.into(),
                 details: violation.details,
-                replay: replay_command(seed, settings),
+                replay,
             });
             self.violations.sort_by_key(|red| red.seed);
         }
-        let counters = outcome.counters;
-        let network = counters.network;
-        let fault = |kind: FaultKind| counters.faults.get(&kind).copied().unwrap_or(0);
-        let counts = [
-            ("events", counters.events),
-            ("virtual_microseconds", counters.virtual_time),
-            ("process_starts", counters.starts),
-            ("crashes", fault(FaultKind::Crash)),
-            ("power_losses", fault(FaultKind::PowerLoss)),
-            ("partitions", fault(FaultKind::Partition) + fault(FaultKind::IsolateLeader)),
-            ("leaders_isolated", fault(FaultKind::IsolateLeader)),
-            ("new_leaders_struck", fault(FaultKind::NewLeader)),
-            ("clogs", fault(FaultKind::Clog)),
-            ("freezes", fault(FaultKind::Freeze)),
-            ("clock_jumps", fault(FaultKind::WallJump)),
-            ("disk_stalls", fault(FaultKind::Stall)),
-            ("sync_errors", fault(FaultKind::SyncError)),
-            ("full_disks", fault(FaultKind::FullDisk)),
-            ("bit_flips", fault(FaultKind::BitFlip)),
-            ("bit_flips_noticed", counters.damaged),
-            ("disks_lost", fault(FaultKind::Wipe)),
-            ("usurpations", fault(FaultKind::Usurp)),
-            ("torn_logs", counters.torn),
-            ("frames_sent", network.sent),
-            ("frames_lost", network.lost),
-            ("frames_blocked", network.blocked),
-            ("frames_doubled", network.duplicated),
-            ("frames_damaged", network.corrupted),
-            ("frames_damage_noticed", network.detected),
-            ("elections", counters.elections),
-            ("entries_committed", counters.committed),
-            ("conf_changes_applied", counters.changes),
-            ("snapshots_installed", counters.snapshots),
-            ("compactions", counters.compactions),
-            ("operations_checked", counters.operations),
-            ("operations_open", counters.open),
-            ("writes_acknowledged", counters.answers.written),
-            ("writes_lost_for_certain", counters.answers.lost),
-            ("reads_answered", counters.answers.read),
-            ("requests_refused", counters.answers.refused),
-        ];
-        add_counts(&mut self.counts, counts);
-        add_counts(&mut self.marks, outcome.marks);
+        add_counts(&mut self.counts, run.counts);
+        add_counts(&mut self.marks, run.marks);
     }
 
     /// The run is over after `passed`.
@@ -153,10 +95,10 @@ impl Totals {
 
     /// What must have happened and has not.
     pub fn missing(&self) -> Vec<&'static str> {
-        let marks = REQUIRED.iter().filter(|name| !self.marks.contains_key(*name));
-        let counts = REQUIRED_COUNTS
-            .iter()
-            .filter(|name| self.counts.get(*name).is_none_or(|count| *count == 0));
+        let (marks, counts) = self.required;
+        let marks = marks.iter().filter(|name| !self.marks.contains_key(*name));
+        let counts =
+            counts.iter().filter(|name| self.counts.get(*name).is_none_or(|count| *count == 0));
         marks.chain(counts).copied().collect()
     }
 

@@ -1,6 +1,9 @@
 //! What a run over many seeds must have seen. A simulator that never gets there proves nothing about there.
 
-/// Rare events, by their names in the code's `sometimes!`.
+/// Names of rare events that must have happened, and of counters that must not be 0.
+pub type Required = (&'static [&'static str], &'static [&'static str]);
+
+/// Rare events of Raft groups, by their names in the code's `sometimes!`.
 pub const REQUIRED: &[&str] = &[
     "raft: a conflict is truncated",
     "raft: a follower gets a snapshot",

@@ -13,9 +13,75 @@ use std::{
 use runtime::{Clock, real::RealClock};
 
 use crate::{
-    raft::group::{self, Outcome, Settings},
-    report::Totals,
+    checker::Violation, report::Totals, required::Required, swarm::SECOND, world::TraceText,
 };
+
+/// How a seed is run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Microseconds of chaos.
+    pub chaos: u64,
+    /// Whether a trace is printed.
+    pub text: TraceText,
+    /// Ends the run after this event, without a verdict about the end.
+    pub until: Option<u64>,
+    /// The bug of the code under test that is switched on.
+    pub mutant: Option<&'static str>,
+    /// So many machines, instead of what the seed says.
+    pub machines: Option<usize>,
+}
+
+impl Settings {
+    /// So many microseconds of chaos, and nothing unusual.
+    pub const fn of(chaos: u64) -> Settings {
+        Settings { chaos, text: TraceText::Off, until: None, mutant: None, machines: None }
+    }
+}
+
+/// A kind of world.
+pub trait Simulation: Copy + Send + 'static {
+    /// What its commands begin with, on the command line.
+    const COMMAND: &'static str;
+    /// The usual settings.
+    const USUAL: Settings;
+    /// What a run over many seeds must have seen.
+    const REQUIRED: Required;
+    /// Known bugs that can be switched on, each with what it breaks.
+    const MUTANTS: &'static [(&'static str, &'static str)];
+
+    /// Runs a seed.
+    fn run(seed: u64, settings: Settings) -> Run;
+}
+
+/// The command that shows a seed again.
+fn replay_command<S: Simulation>(seed: u64, settings: &Settings) -> String {
+    let mut command = format!("cargo run --release -p sim -- {}replay {seed} --trace", S::COMMAND);
+    if settings.chaos != S::USUAL.chaos {
+        command += &format!(" --chaos {}", settings.chaos / SECOND);
+    }
+    if let Some(machines) = settings.machines {
+        command += &format!(" --machines {machines}");
+    }
+    if let Some(mutant) = settings.mutant {
+        command += &format!(" --mutant {mutant}");
+    }
+    command
+}
+
+/// What became of a seed.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The seed.
+    pub seed: u64,
+    /// Stands for everything that happened.
+    pub hash: u64,
+    /// What did not hold, and the number of the event at which that was noticed.
+    pub violation: Option<(Violation, u64)>,
+    /// What happened, in numbers.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Named rare events of the code under test.
+    pub marks: BTreeMap<&'static str, u64>,
+}
 
 /// Which seeds are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +97,11 @@ pub struct Seeds {
 }
 
 /// Runs `seeds` with `settings`, on `threads` threads.
-pub fn run(seeds: Seeds, settings: Settings, threads: usize) -> Totals {
+pub fn run<S: Simulation>(seeds: Seeds, settings: Settings, threads: usize) -> Totals {
     let clock = Arc::new(RealClock::new());
     let next = Arc::new(AtomicU64::new(0));
     let failed = Arc::new(AtomicU64::new(0));
-    let totals = Arc::new(Mutex::new(Totals::new(seeds.from)));
+    let totals = Arc::new(Mutex::new(Totals::new(seeds.from, S::REQUIRED)));
     let worker = |number: usize| {
         let (clock, next) = (Arc::clone(&clock), Arc::clone(&next));
         let (failed, totals) = (Arc::clone(&failed), Arc::clone(&totals));
@@ -49,10 +115,11 @@ pub fn run(seeds: Seeds, settings: Settings, threads: usize) -> Totals {
                 if is_over {
                     return;
                 }
-                let outcome = group::run(seeds.from.wrapping_add(offset), settings);
-                failed.fetch_add(u64::from(outcome.violation.is_some()), Ordering::Relaxed);
+                let run = S::run(seeds.from.wrapping_add(offset), settings);
+                failed.fetch_add(u64::from(run.violation.is_some()), Ordering::Relaxed);
                 let busy = clock.monotonic().saturating_sub(begin);
-                totals.lock().unwrap_or_else(PoisonError::into_inner).add(outcome, &settings, busy);
+                let replay = replay_command::<S>(run.seed, &settings);
+                totals.lock().unwrap_or_else(PoisonError::into_inner).add(run, replay, busy);
             }
         };
         runtime::task::spawn(&format!("seeds-{number}"), body).expect("a thread for each core")
@@ -89,16 +156,16 @@ pub struct MutantResult {
 
 /// Runs each of `mutants` (name, and what it breaks) over at most `most` seeds from `from` on, until one fails that
 /// holds without the mutant.
-pub fn mutants(
+pub fn mutants<S: Simulation>(
     mutants: &[(&'static str, &'static str)],
     from: u64,
     most: u64,
     threads: usize,
 ) -> Vec<MutantResult> {
-    mutants.iter().map(|mutant| hunt(*mutant, from, most, threads)).collect()
+    mutants.iter().map(|mutant| hunt::<S>(*mutant, from, most, threads)).collect()
 }
 
-fn hunt(
+fn hunt<S: Simulation>(
     (name, breaks): (&'static str, &'static str),
     from: u64,
     most: u64,
@@ -113,9 +180,10 @@ fn hunt(
             time: None,
             failures_max: 1,
         };
-        let totals = run(seeds, Settings { mutant: Some(name), ..Settings::USUAL }, threads);
+        let settings = Settings { mutant: Some(name), ..S::USUAL };
+        let totals = run::<S>(seeds, settings, threads);
         result.seeds += totals.seeds;
-        let holds = |seed| group::run(seed, Settings::USUAL).violation.is_none();
+        let holds = |seed| S::run(seed, S::USUAL).violation.is_none();
         if let Some(red) = totals.violations.into_iter().find(|red| holds(red.seed)) {
             result.caught_by = Some(red.seed);
             result.property = Some(red.property);
@@ -123,11 +191,6 @@ fn hunt(
         }
     }
     result
-}
-
-/// Runs a seed twice and gives both hashes.
-pub fn twice(seed: u64, settings: Settings) -> (Outcome, Outcome) {
-    (group::run(seed, settings), group::run(seed, settings))
 }
 
 /// Adds counts.

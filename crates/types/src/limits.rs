@@ -121,6 +121,10 @@ pub const REGION_WEIGHT_MIN: u64 = MIB as u64;
 /// And at most: the sum over ten million of them is still a number.
 pub const REGION_WEIGHT_MAX: u64 = 1 << 39;
 
+/// With so many bytes free a store is not low on space, however large its disk is: room for the replicas of some 80 regions
+/// of the usual size. (PD's bound for young clusters.)
+pub const LOW_SPACE_BYTES: u64 = 8 << 30;
+
 /// How often the scheduler looks for what there is to do.
 pub const PATROL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -132,6 +136,20 @@ pub const OPERATOR_RECORD_TTL: Duration = Duration::from_secs(10 * 60);
 
 /// Instructions that wait to be sent to stores. More are dropped: whatever is not done is asked for again.
 pub const ORDERS_WAITING_MAX: usize = 4 * KIB;
+
+/// Instructions that wait on the stream of one store. A store that takes so few that there are more gets the rest when
+/// they are asked for again.
+pub const ORDERS_OF_STORE_WAITING_MAX: usize = KIB;
+
+/// Region heartbeats of one stream that wait for the scheduler's log together: one sync serves them all.
+pub const REGION_HEARTBEATS_WAITING_MAX: usize = 256;
+
+/// Regions of a store whose newest report waits to be sent to the scheduler: as many as a store holds, at about 300
+/// bytes each. Beyond them reports are dropped, and everything is reported again once there is room.
+pub const REGION_REPORTS_WAITING_MAX: usize = 64 * KIB;
+
+/// Splits for which a store asks the scheduler for ids at once. The others come with the next look at their regions.
+pub const SPLITS_UNDER_WAY_MAX: usize = 64;
 
 /// Regions that one request may ask ids for: as many as keys in the largest request of a client that splits ahead.
 pub const SPLIT_REGIONS_MAX: u32 = 4 * KIB as u32;

@@ -72,6 +72,7 @@ impl<A> Store<A> {
             grown: Default::default(),
             to_check: Default::default(),
             checking: 0,
+            snapshots: Default::default(),
             ticks: 0,
             out: Vec::new(),
         };
@@ -88,13 +89,16 @@ impl<A> Store<A> {
                 PeerState::Tombstone => {
                     store.finish_tombstone(&found.region, applied, &live, snapshots)?;
                 }
-                PeerState::Normal | PeerState::Applying => {
+                PeerState::Normal => {
                     let applied = applied.unwrap_or(ApplyState::FIRST);
                     store.open_peer(found.region.clone(), applied, snapshots)?;
                 }
             }
         }
         store.open_orphans(snapshots)?;
+        let installing = store.peers.values().filter_map(|peer| peer.installing.as_ref());
+        let needed = installing.map(|found| (found.region.id, found.applied)).collect();
+        snapshots.remove_all_but(&needed)?;
         Ok(store)
     }
 
@@ -128,7 +132,7 @@ impl<A> Store<A> {
         // Others may live in a part of the range by now.
         let is_free = live.iter().all(|other| other.range.intersect(&region.range).is_empty());
         let ranges = if is_free { vec![region.range.clone()] } else { Vec::new() };
-        self.destroying.insert(region.id);
+        self.destroying.insert(region.id, applied.unwrap_or_default());
         self.out.push(Output::Apply(Task::Destroy { region: region.clone(), ranges }));
         Ok(())
     }
@@ -208,7 +212,7 @@ impl<A> Store<A> {
     fn open_orphans(&mut self, snapshots: &Snapshots) -> Result<()> {
         for id in self.log.regions() {
             let region_id = RegionId(id);
-            if self.peers.contains_key(&region_id) || self.destroying.contains(&region_id) {
+            if self.peers.contains_key(&region_id) || self.destroying.contains_key(&region_id) {
                 continue;
             }
             // One that begins at the beginning has nothing but the votes of a peer that never had data.

@@ -190,7 +190,7 @@ pub(super) async fn dial(address: &str) -> Result<Channel, String> {
         .keep_alive_while_idle(true);
     match timeout(limits::TRANSPORT_DIAL_TIMEOUT, endpoint.connect()).await {
         Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(crate::placement::root_cause(&error)),
+        Ok(Err(error)) => Err(crate::placement::remote::root_cause(&error)),
         Err(_) => Err("it does not answer".to_owned()),
     }
 }

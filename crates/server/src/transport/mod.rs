@@ -133,7 +133,6 @@ impl StoreTransport {
     }
 
     /// From now on messages are delivered to `inbox`, and snapshots laid into `snapshots`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store is not replicated yet"))]
     pub(crate) fn start(&self, inbox: Arc<dyn Inbox>, snapshots: Snapshots) {
         self.shared.life.send_modify(|life| {
             if matches!(life, Life::Starting) {

@@ -11,31 +11,4 @@ pub mod order;
 pub mod registers;
 pub mod votes;
 
-use std::fmt;
-
-/// A property that did not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// The property.
-    pub property: &'static str,
-    /// What happened, with the values.
-    pub details: String,
-}
-
-impl Violation {
-    /// `property` did not hold, because of `details`.
-    pub fn new(property: &'static str, details: impl Into<String>) -> Violation {
-        Violation { property, details: details.into() }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.property, self.details)
-    }
-}
-
-impl std::error::Error for Violation {}
-
-/// What a checker says.
-pub type Verdict = Result<(), Violation>;
+pub use check::{Verdict, Violation};

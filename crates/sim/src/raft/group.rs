@@ -29,9 +29,10 @@ use crate::{
     nemesis::{Blow, Moment, Nemesis, Plan, Target},
     panics,
     rng::{Seed, index, pick},
+    runner::Settings,
     swarm::{FaultKind, SECOND, Swarm},
     switches::{self, Buggify},
-    world::{Disk, MachineId, NetworkCounters, Step, TraceText, World},
+    world::{Disk, MachineId, NetworkCounters, Step, World},
 };
 
 /// A usual run has 20,000 to 100,000 events. More than this is a storm of messages.
@@ -39,32 +40,6 @@ const EVENTS_MAX: u64 = 3_000_000;
 
 /// Entries that are not applied yet where clients add no more.
 const BACKLOG_MAX: u64 = 200;
-
-/// How a seed is run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
-    /// Microseconds of chaos.
-    pub chaos: u64,
-    /// Whether a trace is printed.
-    pub text: TraceText,
-    /// Ends the run after this event, without a verdict about the end.
-    pub until: Option<u64>,
-    /// The bug of the core that is switched on.
-    pub mutant: Option<&'static str>,
-    /// So many machines, instead of what the seed says.
-    pub machines: Option<usize>,
-}
-
-impl Settings {
-    /// The usual run: at least 20 virtual seconds.
-    pub const USUAL: Settings = Settings {
-        chaos: 20 * SECOND,
-        text: TraceText::Off,
-        until: None,
-        mutant: None,
-        machines: None,
-    };
-}
 
 /// What became of a seed.
 #[derive(Clone, Debug)]

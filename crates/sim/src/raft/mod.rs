@@ -8,5 +8,7 @@ mod log;
 mod members;
 mod node;
 mod options;
+mod simulation;
 
 pub use judge::Answers;
+pub use simulation::RaftGroup;

@@ -155,6 +155,21 @@ impl Network {
 
     /// Takes a frame at `now`, and says when it arrives: not at all, once or twice.
     pub fn send(&mut self, now: Time, from: usize, to: usize, frame: Frame) -> Vec<(Time, Frame)> {
+        let times = self.arrivals(now, from, to);
+        let mut copies: Vec<(Time, Frame)> =
+            times.into_iter().map(|time| (time, frame.clone())).collect();
+        for (_, copy) in &mut copies {
+            if self.rng.chance(self.options.corrupt) {
+                copy.damage(&mut self.rng);
+                self.counters.corrupted += u64::from(copy.damaged);
+            }
+        }
+        copies
+    }
+
+    /// When something that is sent at `now` arrives, undamaged: not at all, once or twice. For messages that are handed
+    /// over as they are.
+    pub fn arrivals(&mut self, now: Time, from: usize, to: usize) -> Vec<Time> {
         self.counters.sent += 1;
         if self.links[self.link(from, to)].blocked {
             self.counters.blocked += 1;
@@ -164,19 +179,12 @@ impl Network {
             self.counters.lost += 1;
             return Vec::new();
         }
-        let mut copies = vec![(self.arrival(now, from, to), frame)];
+        let mut times = vec![self.arrival(now, from, to)];
         if self.rng.chance(self.options.duplicate) {
             self.counters.duplicated += 1;
-            let again = copies[0].1.clone();
-            copies.push((self.arrival(now, from, to), again));
+            times.push(self.arrival(now, from, to));
         }
-        for (_, copy) in &mut copies {
-            if self.rng.chance(self.options.corrupt) {
-                copy.damage(&mut self.rng);
-                self.counters.corrupted += u64::from(copy.damaged);
-            }
-        }
-        copies
+        times
     }
 
     /// Whether a frame that has been on its way gets through at the end.
@@ -234,7 +242,7 @@ impl Network {
 }
 
 /// A number with an exponential distribution, at most ten times its mean.
-pub(super) fn exponential(rng: &mut Rng, mean: u64) -> u64 {
+pub(crate) fn exponential(rng: &mut Rng, mean: u64) -> u64 {
     let drawn = -(1.0 - rng.f64()).ln() * mean as f64;
     (drawn as u64).min(mean.saturating_mul(10))
 }

@@ -1,0 +1,54 @@
+//! Stores in the simulator: the real stores, appliers, Raft logs and snapshots under every fault, from one seed.
+//!
+//! `world` is machines with stores in virtual time; `clients` write and read by routes that may be old; `placement`
+//! plays the scheduler; `faults` strike; `judge` hears what stores do, and `check::history` judges what clients saw.
+//! [`run`] plays a seed from the first event to the verdict.
+
+mod clients;
+mod command;
+mod faults;
+mod judge;
+mod machine;
+pub mod options;
+mod placement;
+pub mod required;
+mod run;
+mod simulation;
+mod world;
+
+pub use faults::FaultKind;
+pub use run::{Counters, Outcome, run};
+pub use simulation::Stores;
+
+use crate::world::MachineId;
+use faults::Plan;
+use raftstore::store::Token;
+
+/// Whether a group of two may shrink to one. The last voter of such a group may wait for ever for the vote of the member
+/// that is gone if its power goes right then (docs/RELIABILITY.md, what is known to be open).
+pub(crate) const SHRINKS_TO_ONE: bool = false;
+
+/// What happens outside of machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// A client has thought enough.
+    Client(usize),
+    /// A client has waited long.
+    Patience(usize, Token),
+    /// Stores report to placement.
+    Report,
+    /// Placement takes a step.
+    Place,
+    /// Placement has a region split.
+    Split,
+    /// Placement has a leadership handed over.
+    Transfer,
+    /// A fault strikes, or ends.
+    Fault(Plan),
+    /// A machine is switched on.
+    Boot(MachineId),
+    /// The power of a machine goes.
+    Crash(MachineId),
+    /// Whether the aim of the phase is reached is looked at.
+    Look,
+}

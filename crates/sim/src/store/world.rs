@@ -1,0 +1,908 @@
+//! Stores on machines in virtual time: one queue of events, a network, disks and appliers that take their time.
+//!
+//! A store says what is to be done and is told when it was. Here everything between the two takes as long as the seed
+//! says: the sync of its log, that of its engine, its applier, the news of what was applied, snapshots and their files,
+//! the way of a read from the store to the engine. A machine may lose its power at any operation of its disk; its
+//! process may be killed alone, and may stand still.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use engine::{Engine, raft_log::Ticket};
+use raft::MessageBody as RaftBody;
+use raftstore::{
+    Error, StoreMessage,
+    apply::{Applied, Task},
+    message::MessageBody,
+    snapshot::Descriptor,
+    store::{Input, Output, Request, Response, Token, bootstrap, check_read},
+};
+use runtime::{Fs, Rng};
+use types::{Bytes, KeyRange, PeerId, Region, RegionError, RegionId, StoreId};
+
+use super::{
+    Action,
+    judge::{Judge, pairs},
+    machine::{Answer, Disks, Process},
+    options::Options,
+};
+use crate::{
+    hash::mix,
+    rng::Seed,
+    swarm::Swarm,
+    world::{
+        MachineClock, MachineId, Network, Queue, Time, Trace, TraceText, network::exponential,
+    },
+};
+
+/// Microseconds until a sender learns that a snapshot did not arrive.
+const SNAPSHOT_LOST: u64 = 500_000;
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// A write was carried out; what was there before.
+    Written(Answer),
+    /// A region was changed, or something begun.
+    Done(Vec<Region>),
+    /// A read has seen these pairs, of the region as it is.
+    Read(Vec<(Bytes, Bytes)>),
+    /// It was refused, or nobody knows.
+    Error(RegionError),
+    /// There was nobody: it was not even heard.
+    Unheard,
+}
+
+#[derive(Debug)]
+enum Event {
+    Tick {
+        machine: MachineId,
+        life: u64,
+    },
+    Message {
+        from: MachineId,
+        to: MachineId,
+        message: Box<StoreMessage>,
+        file: Option<Bytes>,
+    },
+    /// What became of a snapshot, told its sender.
+    Sent {
+        machine: MachineId,
+        life: u64,
+        region_id: RegionId,
+        to: PeerId,
+        arrived: bool,
+    },
+    /// The sync of the log is over; if it was done when it began, with this result.
+    LogSync {
+        machine: MachineId,
+        life: u64,
+        done: Option<Ticket>,
+    },
+    EngineSync {
+        machine: MachineId,
+        life: u64,
+    },
+    Apply {
+        machine: MachineId,
+        life: u64,
+    },
+    Applied {
+        machine: MachineId,
+        life: u64,
+        results: Vec<Applied<Answer>>,
+    },
+    MakeSnapshot {
+        machine: MachineId,
+        life: u64,
+        region_id: RegionId,
+    },
+    Read {
+        machine: MachineId,
+        life: u64,
+        token: Token,
+        region_id: RegionId,
+        version: u64,
+    },
+    Request {
+        machine: MachineId,
+        request: Box<Request>,
+    },
+    Thaw {
+        machine: MachineId,
+    },
+    Action(Action),
+}
+
+/// One machine.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) store_id: StoreId,
+    pub(super) disks: Disks,
+    pub(super) process: Option<Process>,
+    /// Counts the starts.
+    life: u64,
+    clock: MachineClock,
+    rng: Rng,
+    /// While it stands still, what would have reached it waits here.
+    frozen: Option<Vec<Event>>,
+    missed_ticks: u64,
+    /// Its disk does nothing before.
+    pub(super) stalled_until: Time,
+    /// Its applier does nothing before.
+    pub(super) applier_stalled_until: Time,
+    /// A failure of its disk was ordered: its errors are expected.
+    pub(super) is_doomed: bool,
+    pub(super) latency: Latency,
+}
+
+/// How slow a machine's disk is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Latency {
+    pub(super) min: u64,
+    pub(super) mean: u64,
+    pub(super) slow: f64,
+}
+
+/// Machines, what connects them, and what happens next.
+#[derive(Debug)]
+pub(super) struct World {
+    now: Time,
+    queue: Queue<Event>,
+    options: Options,
+    pub(super) machines: Vec<Machine>,
+    pub(super) network: Network,
+    pub(super) judge: Judge,
+    pub(super) trace: Trace,
+    /// Answers that nobody has taken yet.
+    answers: Vec<(Token, Fate)>,
+    /// What reads want to see.
+    wanted: BTreeMap<Token, KeyRange>,
+    /// Machines whose process has ended because of their disk.
+    pub(super) ended: Vec<MachineId>,
+    pub(super) starts: u64,
+    pub(super) messages: u64,
+}
+
+impl World {
+    /// Machines without processes; the first `replicas` have one region with everything.
+    pub(super) fn new(root: Seed, swarm: &Swarm, options: &Options, text: TraceText) -> World {
+        let latency = latency_of(&swarm.disk);
+        let machine = |(number, clock): (usize, &MachineClock)| Machine {
+            store_id: StoreId(number as u64 + 1),
+            disks: Disks::new(),
+            process: None,
+            life: 0,
+            clock: *clock,
+            rng: root.numbered("machine", number as u64),
+            frozen: None,
+            missed_ticks: 0,
+            stalled_until: 0,
+            applier_stalled_until: 0,
+            is_doomed: false,
+            latency,
+        };
+        World {
+            now: 0,
+            queue: Queue::new(swarm.tie_break, root.stream("ties")),
+            options: options.clone(),
+            machines: swarm.clocks.iter().enumerate().map(machine).collect(),
+            network: Network::new(swarm.machines, swarm.network.clone(), root.stream("network")),
+            judge: Judge::default(),
+            trace: Trace::new(text),
+            answers: Vec::new(),
+            wanted: BTreeMap::new(),
+            ended: Vec::new(),
+            starts: 0,
+            messages: 0,
+        }
+    }
+
+    /// Writes the first region to the machines whose stores are its members.
+    pub(super) fn bootstrap(&mut self, region: &Region) {
+        for machine in &self.machines {
+            if region.peer_on(machine.store_id).is_some() {
+                let written = bootstrap(&*machine.disks.engine, std::slice::from_ref(region));
+                written.expect("an empty engine takes a region");
+            }
+        }
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
+    pub(super) fn next_time(&self) -> Option<Time> {
+        self.queue.next_time()
+    }
+
+    /// The machine on which a store lives, if it was not lost.
+    pub(super) fn machine_of(&self, store: StoreId) -> Option<MachineId> {
+        self.machines.iter().position(|machine| machine.store_id == store)
+    }
+
+    /// The process of a machine, if it runs.
+    pub(super) fn process(&self, machine: MachineId) -> Option<&Process> {
+        self.machines[machine].process.as_ref()
+    }
+
+    /// The machines that run, with their stores.
+    pub(super) fn processes(&self) -> impl Iterator<Item = (MachineId, StoreId, &Process)> {
+        self.machines.iter().enumerate().filter_map(|(number, machine)| {
+            Some((number, machine.store_id, machine.process.as_ref()?))
+        })
+    }
+
+    pub(super) fn is_frozen(&self, machine: MachineId) -> bool {
+        self.machines[machine].frozen.is_some()
+    }
+
+    pub(super) fn schedule(&mut self, delay: Time, action: Action) {
+        self.queue.schedule(self.now + delay, Event::Action(action));
+    }
+
+    pub(super) fn take_answers(&mut self) -> Vec<(Token, Fate)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// A request reaches a store after `delay`. `wanted`: what a read wants to see.
+    pub(super) fn request(
+        &mut self,
+        delay: Time,
+        store: StoreId,
+        request: Request,
+        wanted: Option<KeyRange>,
+    ) {
+        if let Some(range) = wanted {
+            self.wanted.insert(request.token, range);
+        }
+        match self.machine_of(store) {
+            Some(machine) => {
+                let event = Event::Request { machine, request: Box::new(request) };
+                self.queue.schedule(self.now + delay, event);
+            }
+            None => self.answer(request.token, Fate::Unheard),
+        }
+    }
+
+    fn answer(&mut self, token: Token, fate: Fate) {
+        self.wanted.remove(&token);
+        self.trace.note(token.0);
+        self.trace.line(self.now, || format!("  {token:?} {fate:?}"));
+        self.answers.push((token, fate));
+    }
+
+    // Machines.
+
+    /// Starts a store from what its disks have.
+    pub(super) fn start(&mut self, machine: MachineId) {
+        let slot = &mut self.machines[machine];
+        if slot.process.is_some() {
+            return;
+        }
+        slot.life += 1;
+        self.starts += 1;
+        let rng = slot.rng.fork();
+        let Options { segment_bytes, padding, .. } = self.options;
+        self.trace.note(mix(machine as u64));
+        self.trace.line(self.now, || format!("m{machine} starts as store {}", slot.store_id));
+        let opened = Process::open(
+            slot.store_id,
+            &slot.disks,
+            &self.options.store,
+            segment_bytes,
+            padding,
+            rng,
+        );
+        let process = match opened {
+            Ok(process) => process,
+            Err(error) => return self.fatal(machine, &error, "a store starts"),
+        };
+        self.judge.starts(slot.store_id, &process);
+        let ids: Vec<RegionId> = process.store.regions().map(|region| region.id).collect();
+        for region in ids {
+            self.judge.sees_numbers(slot.store_id, region, &process);
+        }
+        slot.process = Some(process);
+        slot.missed_ticks = 0;
+        let life = slot.life;
+        // Clocks are not in step.
+        let first = slot.rng.range(1..=self.options.tick);
+        self.queue.schedule(self.now + first, Event::Tick { machine, life });
+        self.turn(machine);
+    }
+
+    /// The power of a machine goes.
+    pub(super) fn crash(&mut self, machine: MachineId) {
+        self.trace.line(self.now, || format!("m{machine} loses its power"));
+        self.end(machine);
+        let slot = &mut self.machines[machine];
+        slot.disks.crash(&mut slot.rng);
+        slot.is_doomed = false;
+    }
+
+    /// The process of a machine is killed; what it has written is there.
+    pub(super) fn kill(&mut self, machine: MachineId) {
+        if self.machines[machine].is_doomed {
+            return self.crash(machine);
+        }
+        self.trace.line(self.now, || format!("m{machine} is killed"));
+        self.end(machine);
+    }
+
+    fn end(&mut self, machine: MachineId) {
+        let slot = &mut self.machines[machine];
+        slot.process = None;
+        slot.frozen = None;
+        slot.stalled_until = 0;
+        slot.applier_stalled_until = 0;
+    }
+
+    /// A machine that is off gets empty disks and comes back as another store.
+    pub(super) fn wipe(&mut self, machine: MachineId, store_id: StoreId) {
+        self.trace.line(self.now, || format!("m{machine} loses its disks, is store {store_id}"));
+        let slot = &mut self.machines[machine];
+        assert!(slot.process.is_none(), "disks are replaced while nothing runs");
+        slot.disks = Disks::new();
+        slot.store_id = store_id;
+    }
+
+    /// An operation of the disk has failed, or the store says that it can't go on.
+    fn fatal(&mut self, machine: MachineId, error: &Error, property: &'static str) {
+        if self.machines[machine].is_doomed {
+            self.trace.line(self.now, || format!("m{machine} ends: {error}"));
+            self.crash(machine);
+            self.ended.push(machine);
+        } else {
+            let store = self.machines[machine].store_id;
+            self.judge.fails(property, format!("store {store}: {error}"));
+        }
+    }
+
+    /// The machine stands still for `duration`; what reaches it waits.
+    pub(super) fn freeze(&mut self, machine: MachineId, duration: Time) {
+        let slot = &mut self.machines[machine];
+        if slot.frozen.is_none() && slot.process.is_some() {
+            slot.frozen = Some(Vec::new());
+            self.trace.line(self.now, || format!("m{machine} freezes"));
+            self.queue.schedule(self.now + duration, Event::Thaw { machine });
+        }
+    }
+
+    /// A machine that stands still goes on: all ticks that it has missed, then all that has waited.
+    pub(super) fn thaw(&mut self, machine: MachineId) {
+        let slot = &mut self.machines[machine];
+        let Some(waiting) = slot.frozen.take() else { return };
+        let missed = std::mem::take(&mut slot.missed_ticks);
+        self.trace.line(self.now, || format!("m{machine} goes on, {missed} ticks late"));
+        for _ in 0..missed {
+            self.input(machine, Input::Tick);
+        }
+        for event in waiting {
+            self.happen(event);
+        }
+    }
+
+    // Events.
+
+    /// The next event happens. An action is its owner's to perform.
+    pub(super) fn step(&mut self) -> Option<Action> {
+        let (time, event) = self.queue.pop()?;
+        self.now = time;
+        let (kind, detail) = event.numbers();
+        self.trace.event(time, kind, [detail, 0]);
+        match event {
+            Event::Action(action) => {
+                self.trace.line(time, || format!("{action:?}"));
+                return Some(action);
+            }
+            event => self.happen(event),
+        }
+        None
+    }
+
+    fn happen(&mut self, event: Event) {
+        if let Some((machine, life)) = event.address() {
+            let tick = self.options.tick;
+            let slot = &mut self.machines[machine];
+            if life.is_some_and(|life| life != slot.life) {
+                return;
+            }
+            if slot.process.is_some()
+                && let Some(waiting) = &mut slot.frozen
+            {
+                if let Event::Tick { life, .. } = event {
+                    slot.missed_ticks += 1;
+                    let next = self.now + slot.clock.world_duration(tick);
+                    self.queue.schedule(next, Event::Tick { machine, life });
+                } else {
+                    waiting.push(event);
+                }
+                return;
+            }
+        }
+        match event {
+            Event::Tick { machine, life } => {
+                let next =
+                    self.now + self.machines[machine].clock.world_duration(self.options.tick);
+                if self.machines[machine].process.is_some() {
+                    self.queue.schedule(next, Event::Tick { machine, life });
+                    self.input(machine, Input::Tick);
+                    self.maintain(machine);
+                }
+            }
+            Event::Message { from, to, message, file } => self.arrive(from, to, message, file),
+            Event::Sent { machine, region_id, to, arrived, .. } => {
+                if let Some(process) = &mut self.machines[machine].process {
+                    process.sends -= 1;
+                    self.input(machine, Input::SnapshotSent { region_id, to, arrived });
+                }
+            }
+            Event::LogSync { machine, done, .. } => self.log_is_synced(machine, done),
+            Event::EngineSync { machine, .. } => {
+                let slot = &self.machines[machine];
+                if slot.process.is_some() {
+                    match slot.disks.engine.sync() {
+                        Ok(()) => self.input(machine, Input::EngineSynced),
+                        Err(error) => self.fatal(machine, &error.into(), "an engine is synced"),
+                    }
+                }
+            }
+            Event::Apply { machine, .. } => self.apply(machine),
+            Event::Applied { machine, results, .. } => self.applied(machine, results),
+            Event::MakeSnapshot { machine, region_id, .. } => {
+                let slot = &self.machines[machine];
+                let Some(process) = &slot.process else { return };
+                match process.snapshots.make(&*slot.disks.engine, region_id) {
+                    Ok(descriptor) => {
+                        self.input(machine, Input::SnapshotMade { region_id, descriptor });
+                    }
+                    Err(error) => self.fatal(machine, &error, "a snapshot is made"),
+                }
+            }
+            Event::Read { machine, token, region_id, version, .. } => {
+                self.read(machine, token, region_id, version);
+            }
+            Event::Request { machine, request } => {
+                let token = request.token;
+                if self.machines[machine].process.is_none() {
+                    self.answer(token, Fate::Unheard);
+                } else {
+                    self.trace.line(self.now, || format!("m{machine} is asked {request:?}"));
+                    self.input(machine, Input::Request(*request));
+                }
+            }
+            Event::Thaw { machine } => self.thaw(machine),
+            Event::Action(_) => {}
+        }
+    }
+
+    fn input(&mut self, machine: MachineId, input: Input<Answer>) {
+        let Some(process) = &mut self.machines[machine].process else { return };
+        if let Err(error) = process.store.step(input) {
+            return self.fatal(machine, &error, "a store goes on");
+        }
+        self.turn(machine);
+    }
+
+    /// Lets a store do what its inputs have brought about.
+    fn turn(&mut self, machine: MachineId) {
+        let slot = &mut self.machines[machine];
+        let Some(process) = &mut slot.process else { return };
+        let life = slot.life;
+        let outputs = match process.store.turn() {
+            Ok(outputs) => outputs,
+            Err(error) => return self.fatal(machine, &error, "a store goes on"),
+        };
+        for output in outputs {
+            let Some(process) = &mut self.machines[machine].process else { return };
+            match output {
+                Output::Send(message) => self.post(machine, message),
+                Output::SyncLog => self.sync_log(machine),
+                Output::SyncEngine => {
+                    let delay = self.disk_delay(machine);
+                    self.queue.schedule(self.now + delay, Event::EngineSync { machine, life });
+                }
+                Output::Apply(task) => self.give(machine, task),
+                Output::Install { peer_id, descriptor } => {
+                    match process.snapshots.source(&descriptor) {
+                        Ok(source) => {
+                            let Descriptor { region, applied, .. } = descriptor;
+                            self.give(machine, Task::Install { peer_id, region, applied, source });
+                        }
+                        Err(error) => return self.fatal(machine, &error, "a snapshot is found"),
+                    }
+                }
+                Output::MakeSnapshot { region_id } => {
+                    let mean = self.options.snapshot_delay;
+                    let delay = exponential(&mut self.machines[machine].rng, mean);
+                    let event = Event::MakeSnapshot { machine, life, region_id };
+                    self.queue.schedule(self.now + delay, event);
+                }
+                Output::ForgetSnapshot { region_id, applied } => {
+                    if let Err(error) = process.snapshots.forget_received(region_id, applied) {
+                        return self.fatal(machine, &error, "a snapshot is forgotten");
+                    }
+                }
+                Output::Reply { token, result } => {
+                    let fate = match result {
+                        Ok(Response::Written(before)) => Fate::Written(before),
+                        Ok(Response::Changed(regions)) => Fate::Done(regions),
+                        Ok(Response::Begun) => Fate::Done(Vec::new()),
+                        Err(error) => Fate::Error(error),
+                    };
+                    self.answer(token, fate);
+                }
+                Output::Read { token, region_id, version } => {
+                    let mean = self.options.read_delay;
+                    let rng = &mut self.machines[machine].rng;
+                    let mut delay = exponential(rng, mean);
+                    if rng.chance(0.02) {
+                        delay *= 20;
+                    }
+                    let event = Event::Read { machine, life, token, region_id, version };
+                    self.queue.schedule(self.now + delay, event);
+                }
+                Output::View(view) => {
+                    let region_id = view.region.id;
+                    if view.leader.is_some_and(|leader| leader.id == view.peer_id) {
+                        self.trace.line(self.now, || format!("  m{machine} leads {region_id}"));
+                        self.judge.leads(region_id, process);
+                    }
+                }
+                Output::Lease { .. } | Output::Gone { .. } | Output::Report(_) => {}
+                Output::WasSplit { .. } | Output::CheckSplit(_) | Output::AskSplit { .. } => {}
+                Output::ForgetMade { .. } => {}
+            }
+        }
+    }
+
+    // The disk.
+
+    fn disk_delay(&mut self, machine: MachineId) -> u64 {
+        let slot = &mut self.machines[machine];
+        let Latency { min, mean, slow } = slot.latency;
+        let mut delay = min + exponential(&mut slot.rng, mean);
+        if slot.rng.chance(slow) {
+            delay *= 50;
+        }
+        slot.stalled_until.saturating_sub(self.now) + delay
+    }
+
+    fn sync_log(&mut self, machine: MachineId) {
+        let delay = self.disk_delay(machine);
+        let slot = &mut self.machines[machine];
+        let Some(process) = &mut slot.process else { return };
+        if process.syncs_log {
+            process.syncs_log_again = true;
+            return;
+        }
+        process.syncs_log = true;
+        // The disk may be done long before anybody hears of it.
+        let done = match slot.rng.chance(0.5) {
+            true => match process.log_writer.sync() {
+                Ok(ticket) => Some(ticket),
+                Err(error) => return self.fatal(machine, &error.into(), "a log is synced"),
+            },
+            false => None,
+        };
+        let event = Event::LogSync { machine, life: slot.life, done };
+        self.queue.schedule(self.now + delay, event);
+    }
+
+    fn log_is_synced(&mut self, machine: MachineId, done: Option<Ticket>) {
+        let Some(process) = &mut self.machines[machine].process else { return };
+        let ticket = match done {
+            Some(ticket) => ticket,
+            None => match process.log_writer.sync() {
+                Ok(ticket) => ticket,
+                Err(error) => return self.fatal(machine, &error.into(), "a log is synced"),
+            },
+        };
+        process.syncs_log = false;
+        if std::mem::take(&mut process.syncs_log_again) {
+            self.sync_log(machine);
+        }
+        self.input(machine, Input::LogSynced(ticket));
+    }
+
+    /// A little housekeeping of the log.
+    fn maintain(&mut self, machine: MachineId) {
+        let Some(process) = &mut self.machines[machine].process else { return };
+        // While a sync is under way its thread is busy.
+        if process.syncs_log {
+            return;
+        }
+        match process.log_writer.maintain(16 << 10) {
+            Ok(done) => {
+                let durable = done.durable;
+                self.input(machine, Input::LogSynced(durable));
+            }
+            Err(error) => self.fatal(machine, &error.into(), "a log is kept in order"),
+        }
+    }
+
+    // The applier.
+
+    fn give(&mut self, machine: MachineId, task: Task) {
+        let Some(process) = &mut self.machines[machine].process else { return };
+        if let Task::Entries { region_id, peer_id, entries } = &task {
+            let term = process.store.raft_status(*region_id).map_or(0, |status| status.term);
+            self.judge.commits(*region_id, *peer_id, term, entries);
+        }
+        process.tasks.push_back(task);
+        self.wake_applier(machine);
+    }
+
+    fn wake_applier(&mut self, machine: MachineId) {
+        let slot = &mut self.machines[machine];
+        let Some(process) = &mut slot.process else { return };
+        if process.applies || process.tasks.is_empty() {
+            return;
+        }
+        process.applies = true;
+        let lag = exponential(&mut slot.rng, self.options.apply_lag);
+        let delay = slot.applier_stalled_until.saturating_sub(self.now) + lag;
+        let event = Event::Apply { machine, life: slot.life };
+        self.queue.schedule(self.now + delay, event);
+    }
+
+    fn apply(&mut self, machine: MachineId) {
+        let slot = &mut self.machines[machine];
+        let Some(process) = &mut slot.process else { return };
+        let count = slot.rng.range(1..=process.tasks.len() as u64) as usize;
+        let tasks = process.tasks.drain(..count).collect();
+        let results = match process.applier.apply(tasks) {
+            Ok(results) => results,
+            Err(error) => return self.fatal(machine, &error, "entries are applied"),
+        };
+        self.judge.applies(slot.store_id, &*slot.disks.engine, &results);
+        let delay = exponential(&mut slot.rng, self.options.applied_delay);
+        let event = Event::Applied { machine, life: slot.life, results };
+        self.queue.schedule(self.now + delay, event);
+    }
+
+    fn applied(&mut self, machine: MachineId, results: Vec<Applied<Answer>>) {
+        let Some(process) = &mut self.machines[machine].process else { return };
+        process.applies = false;
+        let ids: Vec<RegionId> = results.iter().map(|applied| applied.region_id).collect();
+        let moved = results.iter().any(|applied| !applied.effects.is_empty());
+        self.input(machine, Input::Applied(results));
+        let slot = &self.machines[machine];
+        if let Some(process) = &slot.process {
+            for region in ids {
+                self.judge.sees_numbers(slot.store_id, region, process);
+            }
+            if moved {
+                self.judge.sees_regions(slot.store_id, &process.store);
+            }
+        }
+        self.wake_applier(machine);
+    }
+
+    // Reads.
+
+    /// The order of every reader: the engine's snapshot first, then the region in it.
+    fn read(&mut self, machine: MachineId, token: Token, region_id: RegionId, version: u64) {
+        let slot = &self.machines[machine];
+        if slot.process.is_none() {
+            return;
+        }
+        let Some(wanted) = self.wanted.get(&token).cloned() else { return };
+        let snapshot = slot.disks.engine.snapshot().expect("the memory engine has snapshots");
+        let fate = match check_read(&*snapshot, region_id, version) {
+            Ok(region) => {
+                // What lies outside of the region is not this read's to see.
+                let range = wanted.intersect(&region.range);
+                let seen = pairs(&*snapshot, &range);
+                Fate::Read(seen.into_iter().map(|(_, key, value)| (key, value)).collect())
+            }
+            Err(Ok(error)) => Fate::Error(error),
+            Err(Err(error)) => return self.fatal(machine, &error, "an engine can be read"),
+        };
+        self.answer(token, fate);
+    }
+
+    // The network.
+
+    fn post(&mut self, from: MachineId, message: Box<StoreMessage>) {
+        self.messages += 1;
+        let Some(to) = self.machine_of(message.to.store_id).filter(|to| *to != from) else {
+            return;
+        };
+        let number = message_number(&message);
+        self.trace.note(number);
+        self.trace.line(self.now, || format!("  m{from} -> m{to} {message:?}"));
+        if let MessageBody::Raft { message: raft, .. } = &message.body
+            && let RaftBody::Snapshot(snapshot) = &raft.body
+        {
+            let descriptor = Descriptor::decode(&snapshot.data).ok();
+            return self.post_snapshot(from, to, message, descriptor);
+        }
+        for time in self.network.arrivals(self.now, from, to) {
+            let event = Event::Message { from, to, message: message.clone(), file: None };
+            self.queue.schedule(time, event);
+        }
+    }
+
+    fn post_snapshot(
+        &mut self,
+        from: MachineId,
+        to: MachineId,
+        message: Box<StoreMessage>,
+        descriptor: Option<Descriptor>,
+    ) {
+        let slot = &mut self.machines[from];
+        let life = slot.life;
+        let Some(process) = &mut slot.process else { return };
+        process.sends += 1;
+        let (region_id, peer) = (message.region_id, message.to.id);
+        let failed = Event::Sent { machine: from, life, region_id, to: peer, arrived: false };
+        if self.options.snapshots_max < process.sends {
+            self.queue.schedule(self.now + 1, failed);
+            return;
+        }
+        let Some(descriptor) = descriptor else { return };
+        let path = process.snapshots.made(descriptor.region.id, descriptor.applied);
+        let Ok(Some(bytes)) = slot.disks.fs.read(&path) else {
+            self.queue.schedule(self.now + 1, failed);
+            return;
+        };
+        let bytes = Bytes::from(bytes);
+        let slow = exponential(&mut slot.rng, self.options.snapshot_delay);
+        let mut times = self.network.arrivals(self.now, from, to);
+        times.truncate(1);
+        match times.first() {
+            None => self.queue.schedule(self.now + SNAPSHOT_LOST, failed),
+            Some(time) => {
+                let event = Event::Message { from, to, message, file: Some(bytes) };
+                self.queue.schedule(time + slow, event);
+            }
+        }
+    }
+
+    fn arrive(
+        &mut self,
+        from: MachineId,
+        to: MachineId,
+        message: Box<StoreMessage>,
+        file: Option<Bytes>,
+    ) {
+        let (region_id, peer) = (message.region_id, message.to.id);
+        let runs = self.machines[to].process.is_some();
+        let gets_through = self.network.lets_through(from, to) && runs;
+        let Some(bytes) = file else {
+            if gets_through {
+                self.input(to, Input::Message(message));
+            } else if self.machines[from].rng.chance(0.3) {
+                self.input_if_awake(from, Input::Unreachable { region_id, peer });
+            }
+            return;
+        };
+        let mut arrived = gets_through;
+        if let MessageBody::Raft { message: raft, .. } = &message.body
+            && let RaftBody::Snapshot(snapshot) = &raft.body
+            && let Ok(descriptor) = Descriptor::decode(&snapshot.data)
+            && let Some(process) = &self.machines[to].process
+            && arrived
+        {
+            let path = process.snapshots.received(descriptor.region.id, descriptor.applied);
+            match self.machines[to].disks.fs.replace(&path, &bytes) {
+                Ok(()) => self.input(to, Input::Message(message)),
+                Err(error) => {
+                    arrived = false;
+                    let source = Arc::new(error);
+                    let operation = "receiving of a snapshot";
+                    let error = engine::Error::Io { operation, path, source };
+                    self.fatal(to, &error.into(), "a snapshot is received");
+                }
+            }
+        }
+        let life = self.machines[from].life;
+        let event = Event::Sent { machine: from, life, region_id, to: peer, arrived };
+        self.queue.schedule(self.now + 1, event);
+    }
+
+    fn input_if_awake(&mut self, machine: MachineId, input: Input<Answer>) {
+        if self.machines[machine].frozen.is_none() {
+            self.input(machine, input);
+        }
+    }
+
+    // What is seen from outside.
+
+    /// The region with `key` as the store that leads it in the latest term knows it.
+    pub(super) fn leader_of(&self, key: &[u8]) -> Option<(MachineId, Region)> {
+        let mut best: Option<((u64, u64), MachineId, &Region)> = None;
+        for (machine, _, process) in self.processes() {
+            for region in process.store.regions().filter(|region| region.range.contains(key)) {
+                let Some(status) = process.store.raft_status(region.id) else { continue };
+                let newness = (region.epoch.version, status.term);
+                let leads = status.role == raft::RoleKind::Leader;
+                if leads && best.as_ref().is_none_or(|best| best.0 < newness) {
+                    best = Some((newness, machine, region));
+                }
+            }
+        }
+        best.map(|(_, machine, region)| (machine, region.clone()))
+    }
+
+    /// The pairs of a range in the engine of a machine.
+    pub(super) fn content(&self, machine: MachineId, range: &KeyRange) -> Vec<(Bytes, Bytes)> {
+        let snapshot = self.machines[machine].disks.engine.snapshot();
+        let snapshot = snapshot.expect("the memory engine has snapshots");
+        pairs(&*snapshot, range).into_iter().map(|(_, key, value)| (key, value)).collect()
+    }
+
+    /// What each store believes, a line for each peer.
+    pub(super) fn describe(&self) -> String {
+        let mut text = String::new();
+        for (machine, store, process) in self.processes() {
+            for status in process.store.statuses() {
+                text += &format!("\n  m{machine} store {store}: {status}");
+            }
+        }
+        text
+    }
+}
+
+pub(super) fn latency_of(options: &crate::world::DiskOptions) -> Latency {
+    Latency { min: options.latency_min, mean: options.latency_mean, slow: options.slow }
+}
+
+impl Event {
+    /// The machine that it happens to, and in which of its lives if not in any.
+    fn address(&self) -> Option<(MachineId, Option<u64>)> {
+        match *self {
+            Event::Tick { machine, life }
+            | Event::Sent { machine, life, .. }
+            | Event::LogSync { machine, life, .. }
+            | Event::EngineSync { machine, life }
+            | Event::Apply { machine, life }
+            | Event::Applied { machine, life, .. }
+            | Event::MakeSnapshot { machine, life, .. }
+            | Event::Read { machine, life, .. } => Some((machine, Some(life))),
+            Event::Message { to, .. } => Some((to, None)),
+            Event::Request { machine, .. } => Some((machine, None)),
+            Event::Thaw { .. } | Event::Action(_) => None,
+        }
+    }
+
+    /// Stand for it in the trace.
+    fn numbers(&self) -> (u64, u64) {
+        match self {
+            Event::Tick { machine, .. } => (1, *machine as u64),
+            Event::Message { message, .. } => (2, message_number(message)),
+            Event::Sent { region_id, to, .. } => (3, region_id.0 ^ to.0 << 32),
+            Event::LogSync { machine, .. } => (4, *machine as u64),
+            Event::EngineSync { machine, .. } => (5, *machine as u64),
+            Event::Apply { machine, .. } => (6, *machine as u64),
+            Event::Applied { machine, results, .. } => (7, (results.len() << 8 | machine) as u64),
+            Event::MakeSnapshot { region_id, .. } => (8, region_id.0),
+            Event::Read { token, .. } => (9, token.0),
+            Event::Request { request, .. } => (10, request.token.0),
+            Event::Thaw { machine } => (11, *machine as u64),
+            Event::Action(_) => (12, 0),
+        }
+    }
+}
+
+/// Stands for a message in the trace.
+fn message_number(message: &StoreMessage) -> u64 {
+    let route = mix(message.region_id.0 ^ message.from.id.0 << 20 ^ message.to.id.0 << 40);
+    match &message.body {
+        MessageBody::Raft { message: raft, .. } => {
+            let kind = match &raft.body {
+                RaftBody::Append { .. } => 1,
+                RaftBody::Heartbeat { .. } => 2,
+                RaftBody::Vote { .. } | RaftBody::PreVote { .. } => 3,
+                RaftBody::Snapshot(_) => 4,
+                _ => 5,
+            };
+            route ^ mix(raft.term << 4 | kind)
+        }
+        MessageBody::AmIMember => route ^ 6,
+        MessageBody::Gone { region } => route ^ mix(region.epoch.conf_ver << 4 | 7),
+        #[allow(unreachable_patterns, reason = "messages are added to")]
+        _ => route ^ 8,
+    }
+}
