@@ -16,6 +16,8 @@ pub struct StoreConfig {
     pub log_gc_ticks: u32,
     /// Applied entries beyond which a leader has its region's log compacted.
     pub log_gc_entries: u64,
+    /// Bytes of entries beyond which it does so as well, and of which at most so many are kept for a follower.
+    pub log_gc_bytes: u64,
     /// Entries that are kept for a follower that is a little behind.
     pub log_gc_spare: u64,
     /// Ticks between two reports of a region that has not changed.
@@ -50,6 +52,7 @@ impl StoreConfig {
             core: Config::new(1),
             log_gc_ticks: 30,
             log_gc_entries: 73_000,
+            log_gc_bytes: 72 << 20,
             log_gc_spare: 73_000,
             report_ticks: 600,
             down_ticks: 300,

@@ -5,7 +5,7 @@ mod common;
 
 use common::{config, converge, member, must, must_get, must_put};
 use raftstore::{
-    SplitChild, StoreMessage,
+    SplitChild, StoreConfig, StoreMessage,
     message::MessageBody,
     store::{Input, RequestKind},
     testing::{Cluster, Fate},
@@ -372,4 +372,38 @@ fn who_stays_alone_leads_after_a_power_cut() {
         }
         must_put(&mut cluster, "b", "2");
     }
+}
+
+/// Entries that are few and large, while a follower is away that needs them.
+#[test]
+fn logs_are_bounded_by_bytes_too() {
+    let config = StoreConfig {
+        log_gc_entries: 1_000_000,
+        log_gc_spare: 1_000_000,
+        log_gc_bytes: 20_000,
+        ..config()
+    };
+    let mut cluster = Cluster::new(14, 3, 3, config);
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let away = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+    let bytes = |cluster: &Cluster, id: StoreId| cluster.nodes[&id].log.bytes(region.id.0);
+    cluster.cut.insert(away);
+    let value = "v".repeat(1000);
+    for number in 0..100 {
+        must_put(&mut cluster, &format!("k{number:03}"), &value);
+    }
+    cluster.until(20, "the logs are compacted", |cluster| {
+        cluster.nodes.keys().all(|id| *id == away || bytes(cluster, *id) <= 21_000)
+    });
+    // So much is kept for the one that is away.
+    assert!(15_000 < bytes(&cluster, leader));
+    cluster.cut.clear();
+    converge(&mut cluster);
+    // What is there after a start is counted.
+    let before = bytes(&cluster, leader);
+    cluster.crash(leader);
+    cluster.start(leader);
+    assert!(before <= bytes(&cluster, leader));
+    converge(&mut cluster);
 }

@@ -186,8 +186,14 @@ impl<A> Store<A> {
             self.ask_membership(region.id);
             return;
         }
-        // The tombstone remembers since when.
-        peer.region.epoch.conf_ver = region.epoch.conf_ver;
+        // The tombstone remembers since when, and who the members elsewhere are since: it may be asked by one of them.
+        // Of this store it remembers who goes (`destroy`). Who knew nothing of the region leaves none.
+        if peer.is_initialised() {
+            let store = self.config.store_id;
+            let elsewhere = region.peers.iter().filter(|member| member.store_id != store);
+            peer.region.epoch.conf_ver = region.epoch.conf_ver;
+            peer.region.peers = elsewhere.copied().collect();
+        }
         self.destroy(region.id);
     }
 

@@ -7,6 +7,7 @@
 //! A store and its applier are two machines so that entries are applied while others are being replicated. The store
 //! believes what the applier has told it; who reads looks into the engine itself.
 
+mod log_gc;
 mod messages;
 mod open;
 mod reports;
@@ -354,7 +355,7 @@ impl<A> Store<A> {
             }
             self.dirty.insert(*region_id);
             if looks && peer.leads() {
-                compact_if_long(&self.config, &self.log, peer);
+                log_gc::compact_if_long(&self.config, &self.log, peer);
             }
             if looks && peer.node.storage().has_snapshot() {
                 let patience = self.config.snapshot_ticks;
@@ -645,22 +646,6 @@ fn with_own(mut region: Region, own: types::Peer) -> Region {
         region.peers.push(own);
     }
     region
-}
-
-/// Has the log of a region compacted if it is long. Followers that are a little behind are spared.
-fn compact_if_long(config: &StoreConfig, log: &RaftLog, peer: &mut Peer) {
-    let Some(bounds) = log.bounds(peer.region_id().0) else { return };
-    let applied = peer.applied.index;
-    if applied < bounds.base_index.max(peer.compacting) + config.log_gc_entries {
-        return;
-    }
-    let status = peer.node.status();
-    let slowest = status.peers.iter().map(|peer| peer.matched).min().unwrap_or(applied);
-    let spared = applied.saturating_sub(config.log_gc_spare);
-    let index = slowest.max(spared).min(applied.saturating_sub(1));
-    if bounds.base_index < index {
-        peer.compact_log(index);
-    }
 }
 
 /// The log of a new group. A vote that was given before is kept.
