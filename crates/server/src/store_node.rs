@@ -267,8 +267,15 @@ async fn join(
         !placement.is_bootstrapped().await? && placement.bootstrap(store, &regions).await?;
     let is_new =
         regions.iter().any(|region| region.epoch.conf_ver == 1 && region.epoch.version == 1);
-    if !is_first && is_new && placement.store_address(store.id).await.is_err() {
-        identity::forget_regions(engine, &regions)?;
+    if !is_first && is_new {
+        match placement.store_address(store.id).await {
+            Ok(_) => {}
+            // Only if the scheduler says so: one that does not answer may know the store well.
+            Err(error) if error.code == Code::InvalidRequest => {
+                identity::forget_regions(engine, &regions)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     placement.put_store(store).await?;
     Ok(())
