@@ -216,6 +216,33 @@ impl<S: Storage, R: Rng> Node<S, R> {
         self.check_invariants();
     }
 
+    /// The owner gives no ticks for a while, because there is nothing to do. What rests on counting them ends: a leader
+    /// has no lease any more, and asks a quorum before the next read. A follower keeps its promise not to vote.
+    pub fn rest(&mut self) {
+        self.drop_lease();
+    }
+
+    /// While this node got no ticks, so many have passed in which its leader, if it has one elsewhere, said nothing.
+    pub fn hear_silence(&mut self, ticks: u32) {
+        if !matches!(self.role, Role::Leader(_)) {
+            self.leader_silent = self.leader_silent.saturating_add(ticks);
+            self.election_elapsed = self.election_elapsed.saturating_add(ticks);
+        }
+    }
+
+    /// Whether something is under way that may need ticks to end: reads, a transfer, a change of the members, an
+    /// election.
+    pub fn is_changing(&self) -> bool {
+        let is_leading = self.role.leader().is_some_and(|leader| {
+            leader.transfer.is_some()
+                || leader.removed_at.is_some()
+                || self.log.held().is_some()
+                || 0 < leader.reads.len()
+        });
+        let is_electing = matches!(self.role, Role::PreCandidate(_) | Role::Candidate(_));
+        is_leading || is_electing || self.conf.is_joint() || self.leader == 0
+    }
+
     /// Takes a message of a peer. A refused message ([`Error`] says why) changes nothing but, at most, the term.
     pub fn step(&mut self, message: Message) -> Result<(), Error> {
         let result = message.check().and_then(|()| self.dispatch(message));

@@ -102,7 +102,7 @@ impl Reads {
         self.round
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.waiting.len() + self.unsent.len()
     }
 }

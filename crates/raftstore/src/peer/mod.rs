@@ -82,6 +82,10 @@ pub(crate) struct Peer {
     pub(crate) is_removed: bool,
     /// Ticks since it heard a leader.
     pub(crate) leaderless: u32,
+    /// Ticks without traffic.
+    pub(crate) idle: u32,
+    /// It sleeps; the leader is on this store.
+    pub(crate) sleeps_under: Option<StoreId>,
     /// Where other members live, learned from messages before a region says it.
     pub(crate) addresses: BTreeMap<PeerId, Member>,
     /// The last index up to which the log was, or will be, compacted.
@@ -136,6 +140,8 @@ impl Peer {
             installing: None,
             is_removed: false,
             leaderless: 0,
+            idle: 0,
+            sleeps_under: None,
             addresses: BTreeMap::new(),
             compacting: 0,
             reported: Reported::default(),
@@ -156,6 +162,23 @@ impl Peer {
 
     pub(crate) fn leads(&self) -> bool {
         self.node.role().role == RoleKind::Leader
+    }
+
+    /// Whether nothing waits here: everything that it has is committed and applied.
+    pub(crate) fn has_nothing_to_do(&self) -> bool {
+        let last = self.node.last_index();
+        self.is_initialised()
+            && !self.is_removed
+            && self.installing.is_none()
+            && self.applied.index == last
+            && self.flights.is_empty()
+            && self.proposals.is_empty()
+            && self.reads.is_empty()
+            && self.reads_at.is_empty()
+            && !self.makes_snapshot
+            && !self.node.storage().has_snapshot()
+            && !self.node.is_changing()
+            && !self.node.has_ready()
     }
 
     /// Itself, as a member.

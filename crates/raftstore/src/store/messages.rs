@@ -22,16 +22,31 @@ use crate::{
 impl<A> Store<A> {
     pub(super) fn on_message(&mut self, message: StoreMessage) -> Result<()> {
         let region_id = message.region_id;
-        if message.to.store_id != self.config.store_id || self.destroying.contains_key(&region_id) {
+        if message.to.store_id != self.config.store_id {
+            return Ok(());
+        }
+        self.sleepers.hear(message.from.store_id, self.ticks);
+        if self.destroying.contains_key(&region_id) {
             return Ok(());
         }
         let (raft, range) = match message.body {
             MessageBody::Gone { region } => {
+                self.wake(region_id);
                 self.on_gone(message.from.id, message.to.id, &region);
                 return Ok(());
             }
             MessageBody::AmIMember => {
+                self.wake(region_id);
                 self.on_am_i_member(&message)?;
+                return Ok(());
+            }
+            MessageBody::Ping => return Ok(()),
+            MessageBody::Sleep { term, index } => {
+                self.on_sleep(&message, term, index);
+                return Ok(());
+            }
+            MessageBody::Wake => {
+                self.wake(region_id);
                 return Ok(());
             }
             MessageBody::Raft { message: ref raft, ref range } => (raft.clone(), range.clone()),
@@ -76,6 +91,11 @@ impl<A> Store<A> {
         if is_from_leader(&raft.body) && peer.node.term() <= raft.term {
             peer.leaderless = 0;
         }
+        let (idle, sleeps) = (peer.idle, peer.sleeps_under.is_some());
+        let beats =
+            matches!(raft.body, RaftBody::Heartbeat { .. } | RaftBody::HeartbeatResponse { .. });
+        // The answer to a heartbeat may come when the leader sleeps already.
+        let is_late = sleeps && matches!(raft.body, RaftBody::HeartbeatResponse { .. });
         match peer.node.step(raft) {
             Ok(()) => {}
             Err(error) if error.class() == types::ErrorClass::Fatal => {
@@ -84,7 +104,15 @@ impl<A> Store<A> {
             // What makes no sense is dropped, as if it had been lost.
             Err(_) => {}
         }
-        self.dirty.insert(region_id);
+        if is_late {
+            self.dirty.insert(region_id);
+            return Ok(());
+        }
+        self.wake(region_id);
+        if beats && let Some(peer) = self.peers.get_mut(&region_id) {
+            // That the leader is there is nothing to do.
+            peer.idle = idle;
+        }
         Ok(())
     }
 
@@ -128,6 +156,7 @@ impl<A> Store<A> {
         let nothing = ApplyState::default();
         let peer = Peer::new(&self.config, self.log.clone(), message.to.id, region, nothing, rng)?;
         self.peers.insert(region_id, peer);
+        self.wake(region_id);
         Ok(true)
     }
 
@@ -218,13 +247,7 @@ impl<A> Store<A> {
         let Some(peer) = self.peers.get(&region_id) else { return };
         let others = peer.region.peers.iter().chain(peer.addresses.values());
         for to in others.filter(|member| member.id != peer.id) {
-            self.out.push(Output::Send(Box::new(StoreMessage {
-                region_id,
-                from: peer.member(),
-                to: *to,
-                epoch: peer.region.epoch,
-                body: MessageBody::AmIMember,
-            })));
+            self.out.push(peer.say(*to, MessageBody::AmIMember));
         }
     }
 

@@ -7,6 +7,7 @@
 //! A store and its applier are two machines so that entries are applied while others are being replicated. The store
 //! believes what the applier has told it; who reads looks into the engine itself.
 
+mod hibernate;
 mod log_gc;
 mod messages;
 mod open;
@@ -223,6 +224,9 @@ pub struct Store<A> {
     ranges: BTreeMap<Bytes, RegionId>,
     /// Peers that may have a Ready.
     dirty: BTreeSet<RegionId>,
+    /// Peers that get ticks; the others sleep (`hibernate.rs`).
+    awake: BTreeSet<RegionId>,
+    sleepers: hibernate::Sleepers,
     /// Peers whose Readies wait for the disk.
     flying: BTreeSet<RegionId>,
     /// Regions whose peer here is being destroyed, and how far it was: nobody new lives there before that is done.
@@ -349,10 +353,12 @@ impl<A> Store<A> {
     fn tick(&mut self) {
         self.ticks += 1;
         let looks = self.ticks.is_multiple_of(u64::from(self.config.log_gc_ticks.max(1)));
-        let (mut lost, mut news) = (Vec::new(), Vec::new());
+        let (mut lost, mut news, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         let patience = self.config.stale_ticks;
-        for (region_id, peer) in &mut self.peers {
+        for region_id in &self.awake {
+            let Some(peer) = self.peers.get_mut(region_id) else { continue };
             peer.node.tick();
+            peer.idle = peer.idle.saturating_add(1);
             peer.leaderless = if peer.leads() { 0 } else { peer.leaderless + 1 };
             if patience <= peer.leaderless {
                 peer.leaderless = 0;
@@ -371,6 +377,9 @@ impl<A> Store<A> {
             if reports::has_news(&self.config, peer) {
                 news.push(*region_id);
             }
+            if hibernate::is_idle(&self.config, peer) {
+                idle.push(*region_id);
+            }
         }
         for region_id in lost {
             self.ask_membership(region_id);
@@ -382,6 +391,8 @@ impl<A> Store<A> {
         if self.ticks.is_multiple_of(u64::from(self.config.split_check_ticks.max(1))) {
             self.check_grown();
         }
+        self.let_sleep(idle);
+        self.watch_sleepers();
     }
 
     fn on_log_synced(&mut self, ticket: Ticket) {
@@ -474,6 +485,7 @@ impl<A> Store<A> {
             // Who was told of the region before the split was applied here. Its votes stay in the log.
             let came_back = own.id < found.id;
             found.end(&mut self.out);
+            self.forget_sleeper(region.id);
             self.peers.remove(&region.id);
             if came_back {
                 // Meanwhile the region has moved away and come back. What the split has made is nobody's; who came back
@@ -498,7 +510,7 @@ impl<A> Store<A> {
         }
         self.ranges.insert(region.range.start.clone(), region.id);
         self.peers.insert(region.id, peer);
-        self.dirty.insert(region.id);
+        self.wake(region.id);
         let (known, other): (VecDeque<_>, VecDeque<_>) =
             self.early.drain(..).partition(|message| message.region_id == region.id);
         self.early = other;
@@ -510,10 +522,10 @@ impl<A> Store<A> {
 
     /// The peer of a region is gone from here for good, and so are its data.
     fn destroy(&mut self, region_id: RegionId) {
+        self.forget_sleeper(region_id);
         let Some(mut peer) = self.peers.remove(&region_id) else { return };
         peer.end(&mut self.out);
         self.flying.remove(&region_id);
-        self.dirty.remove(&region_id);
         self.out.push(Output::Gone { region_id });
         if self.ranges.get(&peer.region.range.start) == Some(&region_id) {
             self.ranges.remove(&peer.region.range.start);

@@ -63,6 +63,8 @@ impl<A> Store<A> {
             peers: Default::default(),
             ranges: Default::default(),
             dirty: Default::default(),
+            awake: Default::default(),
+            sleepers: Default::default(),
             flying: Default::default(),
             destroying: Default::default(),
             early: VecDeque::new(),
@@ -184,7 +186,7 @@ impl<A> Store<A> {
         }
         self.ranges.insert(start, region_id);
         self.peers.insert(region_id, peer);
-        self.dirty.insert(region_id);
+        self.wake(region_id);
         Ok(())
     }
 
@@ -204,7 +206,7 @@ impl<A> Store<A> {
         peer.installing = Some(descriptor.clone());
         self.ranges.insert(region.range.start, region_id);
         self.peers.insert(region_id, peer);
-        self.dirty.insert(region_id);
+        self.wake(region_id);
         self.out.push(Output::Install { peer_id: own.id, descriptor });
         Ok(())
     }

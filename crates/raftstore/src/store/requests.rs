@@ -81,6 +81,8 @@ impl<A> Store<A> {
         let Some(peer) = self.peers.get_mut(&region_id).filter(|peer| peer.is_initialised()) else {
             return refuse(&mut self.out, RegionError::RegionNotFound { region: region_id });
         };
+        // Who follows only says who leads.
+        let wakes = peer.leads() || matches!(kind, RequestKind::Read { replica_read: true });
         let taken = match kind {
             // Who follows applies whatever is committed; its own disk stops it if it has to.
             RequestKind::Write { .. } if self.is_disk_full && peer.leads() => {
@@ -102,7 +104,10 @@ impl<A> Store<A> {
                 self.out.push(Output::Reply { token, result: Ok(Response::Begun) });
             }),
         };
-        self.dirty.insert(region_id);
+        match wakes {
+            true => self.wake(region_id),
+            false => drop(self.dirty.insert(region_id)),
+        }
         match taken {
             Ok(()) => {}
             Err(Refusal::Error(error)) => refuse(&mut self.out, error),

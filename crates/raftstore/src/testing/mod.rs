@@ -115,6 +115,8 @@ pub struct Cluster {
     /// What became of requests.
     pub fates: BTreeMap<Token, Fate>,
     reads: BTreeMap<Token, Wanted>,
+    /// How many messages were sent.
+    pub sent: u64,
     last_token: u64,
     next_id: u64,
 }
@@ -144,6 +146,7 @@ impl Cluster {
             was_split: Vec::new(),
             fates: BTreeMap::new(),
             reads: BTreeMap::new(),
+            sent: 0,
             last_token: 0,
             next_id: 1000,
         };
@@ -366,6 +369,7 @@ impl Cluster {
             }
         }
         for letter in letters {
+            self.sent += 1;
             self.post(letter);
         }
         for (region, keys) in asked {
