@@ -8,7 +8,7 @@ use raftstore::{
     SplitChild, StoreConfig, StoreMessage,
     message::MessageBody,
     store::{Input, RequestKind},
-    testing::{Cluster, Fate},
+    testing::{Cluster, Fate, command},
 };
 use types::{Peer, PeerId, PeerRole, Region, RegionError, RegionId, StoreId};
 
@@ -406,4 +406,39 @@ fn logs_are_bounded_by_bytes_too() {
     cluster.start(leader);
     assert!(before <= bytes(&cluster, leader));
     converge(&mut cluster);
+}
+
+#[test]
+fn a_store_without_space_takes_nothing_that_needs_more() {
+    let mut cluster = Cluster::new(15, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let follower = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+    let full = |cluster: &mut Cluster, id: StoreId, is_full: bool| {
+        let store = &mut cluster.nodes.get_mut(&id).unwrap().store;
+        store.step(Input::DiskFull(is_full)).unwrap();
+    };
+    // A follower goes on.
+    full(&mut cluster, follower, true);
+    must_put(&mut cluster, "b", "2");
+    full(&mut cluster, leader, true);
+    let token = cluster.put(leader, &region, "c", "3");
+    assert_eq!(
+        cluster.fates[&token],
+        Fate::Error(RegionError::DiskFull { store: leader, region: region.id })
+    );
+    assert_eq!(must_get(&mut cluster, "b").as_deref(), Some("2"));
+    let key = types::Bytes::from_static(b"b");
+    let delete = types::Modify::Delete { cf: types::Cf::Default, key: key.clone() };
+    let command = command(&[delete]);
+    let free = RequestKind::Free { first: key.clone(), last: key, command };
+    let token = cluster.request(leader, &region, free);
+    cluster.until(20, "it is deleted", |cluster| cluster.fates.contains_key(&token));
+    assert!(matches!(cluster.fates[&token], Fate::Written(_)));
+    must(&mut cluster, "a", |cluster, region| RequestKind::Split {
+        children: vec![cluster.split_child(region, "m")],
+    });
+    full(&mut cluster, leader, false);
+    must_put(&mut cluster, "c", "3");
+    assert_eq!(must_get(&mut cluster, "b"), None);
 }

@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     log_storage::LogStorage,
     snapshot::Descriptor,
-    state::{ApplyState, conf_of},
+    state::{ApplyState, FIRST_TERM, conf_of},
     store::{Extent, Output, Reported, Token},
 };
 
@@ -111,7 +111,12 @@ impl Peer {
         let region_id = region.id;
         let conf = conf_of(&region);
         let storage = LogStorage::open(log, region_id, conf, applied.index)?;
-        let core = Config { id: id.0, applied: applied.index, ..config.core.clone() };
+        let core = Config {
+            id: id.0,
+            applied: applied.index,
+            first_term: FIRST_TERM,
+            ..config.core.clone()
+        };
         let node = Node::new(core, storage, CoreRng(rng))
             .map_err(|error| Error::Raft { region: region_id, error })?;
         Ok(Peer {

@@ -94,6 +94,11 @@ impl<W> PollState<W> {
 }
 
 impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
+    /// Does what the store wants at its start, so that its regions are known when it is said to run.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        self.settle()
+    }
+
     /// The body of the thread.
     pub(super) fn run(mut self) {
         if let Err(error) = self.poll() {
@@ -105,7 +110,6 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
     /// Turns until the inbox is closed or the store has failed.
     fn poll(&mut self) -> Result<()> {
         let mut mail = VecDeque::new();
-        self.settle()?;
         loop {
             let patience = self.state.next_tick.saturating_sub(self.clock.monotonic());
             self.inbox.take(&mut mail, patience);

@@ -90,6 +90,9 @@ pub enum Input<A> {
         /// What was found.
         found: SplitCheck,
     },
+    /// The disk is full, or is not any more. While it is, leaders here take no writes but those that only delete; reads and
+    /// changes of regions go on, and so does everything that others lead.
+    DiskFull(bool),
     /// The scheduler may have forgotten what it was told: every region that is led here is to be reported.
     ReportAll,
     /// A store can't be reached.
@@ -237,6 +240,7 @@ pub struct Store<A> {
     to_check: BTreeSet<RegionId>,
     checking: usize,
     snapshots: snapshots::Snapshotting,
+    is_disk_full: bool,
     ticks: u64,
     out: Vec<Output<A>>,
 }
@@ -267,6 +271,7 @@ impl<A> Store<A> {
                 }
             }
             Input::EngineSynced => self.on_engine_synced()?,
+            Input::DiskFull(is_full) => self.is_disk_full = is_full,
             Input::ReportAll => self.report_all(),
             Input::SnapshotMade { region_id, descriptor } => {
                 self.on_snapshot_made(region_id, descriptor);

@@ -73,6 +73,7 @@ impl<A> Store<A> {
             to_check: Default::default(),
             checking: 0,
             snapshots: Default::default(),
+            is_disk_full: false,
             ticks: 0,
             out: Vec::new(),
         };

@@ -25,8 +25,17 @@ pub struct Request {
 /// What is wanted.
 #[derive(Clone, Debug)]
 pub enum RequestKind {
-    /// Carry out a command.
+    /// Carry out a command. Refused while the disk is full.
     Write {
+        /// The smallest key that it concerns, in stored form.
+        first: Bytes,
+        /// The largest one.
+        last: Bytes,
+        /// The command.
+        command: Bytes,
+    },
+    /// Carry out a command that only deletes: it is taken though the disk is full.
+    Free {
         /// The smallest key that it concerns, in stored form.
         first: Bytes,
         /// The largest one.
@@ -73,7 +82,13 @@ impl<A> Store<A> {
             return refuse(&mut self.out, RegionError::RegionNotFound { region: region_id });
         };
         let taken = match kind {
-            RequestKind::Write { first, last, command } => {
+            // Who follows applies whatever is committed; its own disk stops it if it has to.
+            RequestKind::Write { .. } if self.is_disk_full && peer.leads() => {
+                let (store, region) = (own, region_id);
+                Err(RegionError::DiskFull { store, region }.into())
+            }
+            RequestKind::Write { first, last, command }
+            | RequestKind::Free { first, last, command } => {
                 peer.write(epoch.version, (&first, &last), command, token)
             }
             RequestKind::Read { replica_read } => peer.read(epoch.version, token, replica_read),

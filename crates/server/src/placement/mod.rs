@@ -236,6 +236,17 @@ impl Placement {
         Ok(answer.region.map(convert::region))
     }
 
+    /// Whether the scheduler knows who leads a region.
+    pub(crate) async fn knows_leader(&self, id: RegionId) -> Result<bool> {
+        let answer = ask!(self, pd.get_region_by_id, |cluster_id| pdpb::GetRegionByIdRequest {
+            header: header(cluster_id),
+            region_id: id.0,
+            need_buckets: false,
+        })?;
+        check(answer.header)?;
+        Ok(answer.leader.is_some_and(|leader| leader.id != 0))
+    }
+
     /// Ids for `count` regions that are to be split off `region`, each with as many peers.
     pub(crate) async fn ask_batch_split(
         &self,
