@@ -304,14 +304,20 @@ impl<S: Storage, R: Rng> Node<S, R> {
         }
     }
 
+    /// The owner has slept, and will not deliver all ticks that have passed: there is no lease until a round that begins
+    /// from now on is answered. (Else a lease that is counted in ticks would seem to last.)
+    pub fn forget_lease(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.reads.lease_from = None;
+            leader.reads.sent.clear();
+        }
+    }
+
     /// A transfer begins: there is no lease until another round has begun after it has ended.
     pub(crate) fn drop_lease(&mut self) {
         if mutant!("lease_kept_on_transfer") {
             return;
         }
-        if let Role::Leader(leader) = &mut self.role {
-            leader.reads.lease_from = None;
-            leader.reads.sent.clear();
-        }
+        self.forget_lease();
     }
 }

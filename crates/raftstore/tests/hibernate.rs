@@ -151,7 +151,7 @@ fn who_sleeps_looks_now_and_then() {
     let (mut cluster, leader, region) = asleep(4, StoreConfig { doze_ticks: 200, ..config() });
     let term = cluster.nodes[&leader].store.raft_status(region.id).unwrap().term;
     let mut woke = 0;
-    cluster.until(401, "two periods", |cluster| {
+    cluster.until(401, "two periods", |_| {
         woke += 1;
         woke == 400
     });

@@ -56,6 +56,8 @@ pub struct Token(pub u64);
 pub enum Input<A> {
     /// A tick of the owner's clock has passed.
     Tick,
+    /// More time has passed than ticks are going to say: the owner was stopped for a while.
+    TimeLost,
     /// A message of another store. Of a snapshot, after its file has arrived.
     Message(Box<StoreMessage>),
     /// A client wants something.
@@ -266,6 +268,12 @@ impl<A> Store<A> {
     pub fn step(&mut self, input: Input<A>) -> Result<()> {
         match input {
             Input::Tick => self.tick(),
+            Input::TimeLost => {
+                for (region_id, peer) in &mut self.peers {
+                    peer.node.forget_lease();
+                    self.dirty.insert(*region_id);
+                }
+            }
             Input::Message(message) => self.on_message(*message)?,
             Input::Request(request) => self.on_request(request),
             Input::LogSynced(ticket) => self.on_log_synced(ticket),
