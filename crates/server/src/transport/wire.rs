@@ -63,7 +63,7 @@ pub(super) fn weight(message: &StoreMessage) -> usize {
     const MEMBER: usize = 40;
     FIXED
         + match &message.body {
-            StoreBody::AmIMember => 0,
+            StoreBody::AmIMember | StoreBody::Sleep { .. } | StoreBody::Wake | StoreBody::Ping => 0,
             StoreBody::Gone { region } => range_bytes(&region.range) + region.peers.len() * MEMBER,
             StoreBody::Raft { message, range } => {
                 range_bytes(range)
@@ -140,6 +140,9 @@ pub(super) fn to_wire(message: StoreMessage) -> wire::StoreMessage {
             store_message::Body::Raft(raft_to_wire(message, range))
         }
         StoreBody::AmIMember => store_message::Body::AmIMember(wire::Nothing {}),
+        StoreBody::Sleep { term, index } => store_message::Body::Sleep(wire::Sleep { term, index }),
+        StoreBody::Wake => store_message::Body::Wake(wire::Nothing {}),
+        StoreBody::Ping => store_message::Body::Ping(wire::Nothing {}),
         StoreBody::Gone { region } => store_message::Body::Gone(wire::Gone {
             region: Some(convert::region_to_proto(&region)),
         }),
@@ -230,6 +233,9 @@ fn from_wire(message: wire::StoreMessage) -> Result<StoreMessage> {
             StoreBody::Raft { message, range }
         }
         store_message::Body::AmIMember(_) => StoreBody::AmIMember,
+        store_message::Body::Sleep(wire::Sleep { term, index }) => StoreBody::Sleep { term, index },
+        store_message::Body::Wake(_) => StoreBody::Wake,
+        store_message::Body::Ping(_) => StoreBody::Ping,
         store_message::Body::Gone(wire::Gone { region }) => {
             let region = region.ok_or(WireError::Invalid("region"))?;
             StoreBody::Gone { region: region_from_wire(region)? }

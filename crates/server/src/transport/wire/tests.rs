@@ -109,6 +109,10 @@ fn any_message() -> impl Strategy<Value = StoreMessage> {
         .prop_map(|(from, to, term, body)| Message { from, to, term, body });
     let body = prop_oneof![
         1 => Just(StoreBody::AmIMember),
+        1 => Just(StoreBody::Wake),
+        1 => Just(StoreBody::Ping),
+        1 => (any::<u64>(), any::<u64>())
+            .prop_map(|(term, index)| StoreBody::Sleep { term, index }),
         1 => region().prop_map(|region| StoreBody::Gone { region }),
         14 => (raft, range()).prop_map(|(message, range)| StoreBody::Raft { message, range }),
     ];
