@@ -181,6 +181,49 @@ impl History {
         Ok(())
     }
 
+    /// Whether every acknowledged write is there, or was overwritten, when `last` is there after all operations.
+    ///
+    /// Weaker than [`History::check`] with a read at the end, but its answer has one meaning: a loss.
+    ///
+    /// # Errors
+    /// A write was acknowledged that began after the one that wrote `last` was over.
+    pub fn check_lost(&self, last: Content) -> Verdict {
+        // When the content came to be at the latest; the key was empty at the beginning.
+        let mut latest = if last.is_none() { Some(0) } else { None };
+        for entry in &self.entries {
+            let makes_it = match last {
+                None => entry.action == Action::Delete,
+                Some(_) => written(entry.action) == last,
+            };
+            let end = match entry.state {
+                State::Open => u64::MAX,
+                State::Answered { end, .. } => end,
+                State::Refused => continue,
+            };
+            if makes_it {
+                latest = latest.max(Some(end));
+            }
+        }
+        // What nobody wrote is no loss; `check` names it.
+        let Some(latest) = latest else { return Ok(()) };
+        let lost = self.entries.iter().find(|entry| {
+            let State::Answered { seen, .. } = entry.state else { return false };
+            let has_written = match entry.action {
+                Action::Read => false,
+                Action::Put(_) | Action::Delete => true,
+                Action::Swap { expected, .. } => seen == Seen::Was(expected),
+            };
+            has_written && latest < entry.begin
+        });
+        match lost {
+            None => Ok(()),
+            Some(entry) => {
+                let details = format!("{last:?} is there, was there by {latest}; lost: {entry:?}");
+                Err(Violation::new("no acknowledged write is lost", details))
+            }
+        }
+    }
+
     /// The earliest end of an operation that saw each value.
     fn first_seen(&self) -> Result<BTreeMap<u64, u64>, Violation> {
         let mut writers: BTreeMap<u64, &Entry> = BTreeMap::new();
