@@ -23,7 +23,7 @@ use engine::{
     raft_log::{LogBatch, RaftLog, Ticket},
 };
 use raft::SnapshotStatus;
-use types::{Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId, marks::mutant};
+use types::{Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId, marks::{mutant, sometimes}};
 
 use crate::{
     apply::{Applied, Effect, Task},
@@ -199,6 +199,8 @@ enum AfterSync {
     Remove(RegionId),
     /// Then the file of a snapshot may go.
     Forget(RegionId, ApplyState),
+    /// Then nobody comes back to these keys who was there before.
+    Settle(KeyRange),
 }
 
 /// All peers of a store.
@@ -214,8 +216,11 @@ pub struct Store<A> {
     dirty: BTreeSet<RegionId>,
     /// Peers whose Readies wait for the disk.
     flying: BTreeSet<RegionId>,
-    /// Regions whose peer here is being destroyed: nobody new lives there before that is done.
-    destroying: BTreeSet<RegionId>,
+    /// Regions whose peer here is being destroyed, with their keys: nobody new lives there before that is durable.
+    destroying: BTreeMap<RegionId, KeyRange>,
+    /// Keys that splits have given to regions of their own: until that is durable, a start may find the old region with
+    /// them and apply its entries again.
+    unsettled: Vec<KeyRange>,
     /// The first votes for regions that a split is going to make here.
     early: VecDeque<StoreMessage>,
     after_sync: Vec<AfterSync>,
@@ -321,6 +326,11 @@ impl<A> Store<A> {
                 let Some(peer) = self.peers.get_mut(&region_id) else { continue };
                 peer.appended(ready, ticket);
                 // Those that wait for nothing.
+                let is_alone = peer.region.peers.len() == 1;
+                let durable = match is_alone && mutant!("alone_answers_before_sync") {
+                    true => ticket,
+                    false => durable,
+                };
                 peer.synced(durable, &mut self.out);
                 if peer.is_flying() {
                     self.flying.insert(region_id);
@@ -434,7 +444,13 @@ impl<A> Store<A> {
                     let forget = AfterSync::Forget(region_id, applied.state);
                     self.after_sync.push(forget);
                 }
-                Effect::Split { regions } => splits.push(regions.clone()),
+                Effect::Split { regions } => {
+                    for child in &regions[1..] {
+                        self.unsettled.push(child.range.clone());
+                        self.after_sync.push(AfterSync::Settle(child.range.clone()));
+                    }
+                    splits.push(regions.clone());
+                }
                 Effect::Members { .. } | Effect::Destroyed => {}
             }
             if peer.region.range != before || matches!(effect, Effect::Installed { .. }) {
@@ -470,18 +486,26 @@ impl<A> Store<A> {
         let Some(own) = region.peer_on(self.config.store_id).copied() else { return Ok(()) };
         if let Some(found) = self.peers.get_mut(&region.id) {
             // Who was told of the region before the split was applied here. Its votes stay in the log.
-            let came_back = own.id < found.id;
+            if mutant!("earlier_peer_stays_after_a_split") {
+                return Ok(());
+            }
+            sometimes!("store: a split replaces a peer that a message has made");
+            let came_back = own.id < found.id && !mutant!("split_revives_who_moved_away");
             found.end(&mut self.out);
             self.peers.remove(&region.id);
             if came_back {
                 // Meanwhile the region has moved away and come back. What the split has made is nobody's; who came back
                 // begins again when that is gone.
+                sometimes!("store: a split finds that its region has moved away and come back");
                 self.remove_data(region.clone());
                 return Ok(());
             }
         }
         let bounds = self.log.bounds(region.id.0);
         // After a crash the log may be ahead of the engine.
+        if bounds.is_some_and(|bounds| FIRST_INDEX <= bounds.base_index) {
+            sometimes!("store: a split is applied again after a crash");
+        }
         if bounds.is_none_or(|bounds| bounds.base_index < FIRST_INDEX)
             || mutant!("split_resets_log")
         {
@@ -501,6 +525,7 @@ impl<A> Store<A> {
             self.early.drain(..).partition(|message| message.region_id == region.id);
         self.early = other;
         for message in known {
+            sometimes!("store: an early message reaches the region that a split has made");
             self.on_message(message)?;
         }
         Ok(())
@@ -522,13 +547,13 @@ impl<A> Store<A> {
             Some(descriptor) => self.remove_data(with_own(descriptor.region, own)),
             None if peer.is_initialised() => self.remove_data(with_own(peer.region, own)),
             // There are no data. Its votes stay in the log.
-            None => {}
+            None => sometimes!("store: a peer without data is destroyed"),
         }
     }
 
     /// Has the data of a region removed, and everything that is known of it but a tombstone. Nobody lives there before.
     fn remove_data(&mut self, region: Region) {
-        self.destroying.insert(region.id);
+        self.destroying.insert(region.id, region.range.clone());
         let ranges = vec![region.range.clone()];
         self.out.push(Output::Apply(Task::Destroy { region, ranges }));
     }
@@ -554,6 +579,11 @@ impl<A> Store<A> {
                 AfterSync::Forget(region_id, applied) => {
                     self.out.push(Output::ForgetSnapshot { region_id, applied });
                 }
+                AfterSync::Settle(range) => {
+                    if let Some(at) = self.unsettled.iter().position(|other| *other == range) {
+                        self.unsettled.swap_remove(at);
+                    }
+                }
             }
         }
         if !batch.is_empty() {
@@ -564,6 +594,9 @@ impl<A> Store<A> {
 
     /// Whether keys of `range` are in an initialised region of this store, other than `except`.
     fn overlaps(&self, range: &KeyRange, except: RegionId) -> bool {
+        if mutant!("overlap_is_not_checked") {
+            return false;
+        }
         self.ranges.values().filter(|id| **id != except).any(|id| {
             self.peers.get(id).is_some_and(|peer| !peer.region.range.intersect(range).is_empty())
         })
@@ -683,12 +716,18 @@ pub fn check_read(
 ) -> Result<Region, Result<RegionError, Error>> {
     let found = state::region_state(snapshot, region_id).map_err(|error| Err(error.into()))?;
     match found {
-        Some(found) if found.state == state::PeerState::Normal => {
-            if found.region.epoch.version != version {
+        Some(found)
+            if found.state == state::PeerState::Normal || mutant!("read_of_a_tombstone") =>
+        {
+            if found.region.epoch.version != version && !mutant!("read_without_region_check") {
+                sometimes!("store: a read is refused in the snapshot because of a split");
                 return Err(Ok(RegionError::EpochNotMatch { regions: vec![found.region] }));
             }
             Ok(found.region)
         }
-        _ => Err(Ok(RegionError::RegionNotFound { region: region_id })),
+        _ => {
+            sometimes!("store: a read is refused in the snapshot because the peer is gone");
+            Err(Ok(RegionError::RegionNotFound { region: region_id }))
+        }
     }
 }

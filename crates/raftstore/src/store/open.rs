@@ -14,7 +14,7 @@ use engine::{
     Engine, WriteBatch,
     raft_log::{LogBatch, RaftLog},
 };
-use types::{Region, RegionId};
+use types::{Region, RegionId, marks::sometimes};
 
 use super::{Output, Store, first_log};
 use crate::{
@@ -65,6 +65,7 @@ impl<A> Store<A> {
             dirty: Default::default(),
             flying: Default::default(),
             destroying: Default::default(),
+            unsettled: Vec::new(),
             early: VecDeque::new(),
             after_sync: Vec::new(),
             syncing: None,
@@ -128,7 +129,8 @@ impl<A> Store<A> {
         // Others may live in a part of the range by now.
         let is_free = live.iter().all(|other| other.range.intersect(&region.range).is_empty());
         let ranges = if is_free { vec![region.range.clone()] } else { Vec::new() };
-        self.destroying.insert(region.id);
+        sometimes!("store: a peer is destroyed again after a crash");
+        self.destroying.insert(region.id, region.range.clone());
         self.out.push(Output::Apply(Task::Destroy { region: region.clone(), ranges }));
         Ok(())
     }
@@ -185,6 +187,7 @@ impl<A> Store<A> {
 
     /// A crash came between the log, which begins after a snapshot, and the engine, which does not have it.
     fn install_again(&mut self, descriptor: crate::snapshot::Descriptor) -> Result<()> {
+        sometimes!("store: a snapshot is installed again after a crash");
         let region = descriptor.region.clone();
         let Some(own) = region.peer_on(self.config.store_id).copied() else {
             return Err(Error::Raft {
@@ -208,7 +211,7 @@ impl<A> Store<A> {
     fn open_orphans(&mut self, snapshots: &Snapshots) -> Result<()> {
         for id in self.log.regions() {
             let region_id = RegionId(id);
-            if self.peers.contains_key(&region_id) || self.destroying.contains(&region_id) {
+            if self.peers.contains_key(&region_id) || self.destroying.contains_key(&region_id) {
                 continue;
             }
             // One that begins at the beginning has nothing but the votes of a peer that never had data.
