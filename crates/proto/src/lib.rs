@@ -90,17 +90,19 @@ pub mod tracepb {
     tonic::include_proto!("tracepb");
 }
 
-/// Package `tinykv.internal`: what our own stores and clients ask the scheduler beyond PD's calls.
-pub mod internal {
-    tonic::include_proto!("tinykv.internal");
-}
-
-/// TinyKV's four messages that differ from those in [`kvrpcpb`] of the same name.
 pub mod tinykv {
+    /// TinyKV's four messages that differ from those in [`kvrpcpb`](crate::kvrpcpb) of the same name.
     pub mod kvrpc {
         tonic::include_proto!("tinykv.kvrpc");
     }
+
+    /// What our own processes say to each other beyond PD's and TiKV's calls.
+    pub mod internal {
+        tonic::include_proto!("tinykv.internal");
+    }
 }
+
+pub use tinykv::internal;
 
 /// Package `grpc.health.v1`.
 pub mod health {

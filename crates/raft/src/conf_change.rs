@@ -3,13 +3,17 @@
 //! A leader that is removed goes on leading the others, without a vote of its own, until a quorum of them knows that
 //! its removal is committed. Otherwise, in a group of two, the one that stays would wait for ever for the vote of the
 //! one that has left.
+//!
+//! Nobody hands out its own removal by single step before one who stays is known to know of it, durably: its owner
+//! destroys it then. A follower has heard it from such a one; a leader waits for a quorum of the others, and is a member
+//! until then, with everything that a member can do for those who are behind.
 
 use types::marks::{mutant, sometimes};
 
 use crate::{
-    entry::EntryKind,
+    entry::{Entry, EntryKind},
     error::ProposeError,
-    membership::{ConfChange, ConfState, Transition},
+    membership::{ConfChange, ConfChangeKind, ConfChangeSingle, ConfState, Transition},
     message::MessageBody,
     node::{Node, Rng},
     progress::Progress,
@@ -109,6 +113,30 @@ impl<S: Storage, R: Rng> Node<S, R> {
             let leave = ConfChange { transition: Transition::Auto, ..ConfChange::leave() };
             let _ = self.propose_change(&leave);
         }
+    }
+
+    /// Whether this entry removes this node by a single step.
+    pub(crate) fn removes_this_node(&self, entry: &Entry) -> bool {
+        let id = self.config.id;
+        let removes = |change: ConfChange| {
+            let removal = ConfChangeSingle { kind: ConfChangeKind::Remove, id };
+            !change.is_joint() && change.changes.contains(&removal)
+        };
+        entry.kind == EntryKind::ConfChange && ConfChange::decode(&entry.data).is_ok_and(removes)
+    }
+
+    /// Whether those who stay know that the removal of this node at `index` is committed.
+    pub(crate) fn is_removal_known(&self, index: u64) -> bool {
+        if index <= self.told_commit {
+            return true;
+        }
+        let Role::Leader(leader) = &self.role else { return false };
+        let removal = ConfChange::single(ConfChangeKind::Remove, self.config.id);
+        let Ok(rest) = self.conf.after(&removal) else { return false };
+        rest.voters.is_empty()
+            || quorum::agree(&rest, |member| {
+                leader.get(member).is_some_and(|progress| index <= progress.committed)
+            })
     }
 
     /// A leader that is no voter any more leaves when the others can go on without it, and asks the best of them to

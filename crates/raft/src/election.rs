@@ -105,7 +105,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
                 if let Some(index) = before {
                     self.log.commit_to(index);
                 }
-                before.is_some() || last.is_some_and(|index| index <= self.log.committed())
+                before.is_some() || last.is_some_and(|index| index <= self.log.agreed())
             }
             // What can't be read can't be trusted to be none; the next timeout tries again.
             Err(_) => true,
@@ -200,9 +200,10 @@ impl<S: Storage, R: Rng> Node<S, R> {
     /// A voter or a candidate knows that this entry is committed. If it is in this log, everything before it is too.
     pub(crate) fn on_committed(&mut self, index: u64, term: u64) -> Result<(), Error> {
         let is_leader = matches!(self.role, Role::Leader(_));
-        if !is_leader && self.log.committed() < index && self.log.has(index, term)? {
+        let is_news = self.log.committed().min(self.told_commit) < index;
+        if !is_leader && is_news && self.log.has(index, term)? {
             sometimes!("raft: an election tells what is committed");
-            self.log.commit_to(index);
+            self.hear_commit(index);
         }
         Ok(())
     }

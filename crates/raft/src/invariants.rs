@@ -49,6 +49,9 @@ impl<S: Storage, R: Rng> Node<S, R> {
         assert!(committed <= last, "committed {committed} <= last {last}");
         assert!(persisted <= handed, "persisted {persisted} <= handed {handed}");
         assert!(handed <= last, "handed {handed} <= last {last}");
+        if let Some(change) = log.unsynced_change() {
+            assert!(committed < change, "committed {committed} < change {change} is not synced");
+        }
         if !log.has_snapshot_under_way() {
             let first = log.first_index();
             assert!(first <= applied + 1, "compacted up to {first}, beyond applied {applied}");

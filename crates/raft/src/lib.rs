@@ -74,7 +74,10 @@
 //! - A follower that learns of a newer term from a candidate goes on waiting as before: it votes, or is next itself.
 //! - Who asks for a vote says what it knows to be committed, and who refuses one says what is committed of the
 //!   candidate's log. It may be the change of the members that lets the other lead, and nobody may lead who could tell.
-//! - A removed leader stays until a majority of the others knows that its removal is committed.
+//! - Nobody acts on a change of the members, or tells others that it is committed, before it durably knows so: the one
+//!   commit index that is synced. Who is removed destroys itself for good, and those who stay would wait for its vote.
+//! - A removed leader stays until a majority of the others knows that its removal is committed; one that a single step
+//!   removes does not apply that before.
 //! - A leader whose disk stands still for an election timeout steps down.
 //!
 //! # What is left out

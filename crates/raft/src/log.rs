@@ -13,13 +13,17 @@
 //! Invariant: an entry counts as durable only if the write that was confirmed is still the last one that touched its
 //! index. A truncation takes back what earlier writes under way would confirm; comparing terms would not be enough,
 //! since the same entry may be written, replaced and written again.
+//!
+//! Invariant: nobody acts on a change of the members, nor hears of it, before this node durably knows that it is
+//! committed: `committed` stays before such a change, though more is `agreed`, until that is synced. Otherwise who is
+//! removed could be gone for good, and a crash of those who stay would leave them waiting for its vote.
 
 use std::collections::VecDeque;
 
 use types::marks::{mutant, sometimes};
 
 use crate::{
-    entry::{Entry, HardState, Snapshot},
+    entry::{Entry, EntryKind, HardState, Snapshot},
     error::StorageError,
     storage::{Storage, count_within},
 };
@@ -39,8 +43,17 @@ pub(crate) struct Log<S> {
     base: Option<(u64, u64)>,
     handed: u64,
     persisted: u64,
+    /// The last entry that a quorum has.
+    agreed: u64,
+    /// The last one of them that others may know of.
     committed: u64,
+    /// What is durably known here to be committed.
+    durable_commit: u64,
+    /// The changes of the members in the log behind that.
+    changes: VecDeque<u64>,
     delivered: u64,
+    /// An entry that is not handed out for applying yet, nor what follows: it removes this node.
+    held: Option<u64>,
     applied: u64,
     writes: VecDeque<Write>,
 }
@@ -88,6 +101,8 @@ impl<S: Storage> Log<S> {
         if last < applied {
             return Err("the log ends before what is applied: committed entries are lost");
         }
+        // An applied entry was committed, though the commit index need not have been durable.
+        let agreed = committed.max(applied);
         Ok(Log {
             storage,
             tail: VecDeque::new(),
@@ -96,12 +111,29 @@ impl<S: Storage> Log<S> {
             base: None,
             handed: last,
             persisted: last,
-            // An applied entry was committed, though the commit index need not have been durable.
-            committed: committed.max(applied),
+            agreed,
+            committed: agreed,
+            durable_commit: agreed,
+            changes: VecDeque::new(),
             delivered: applied,
+            held: None,
             applied,
             writes: VecDeque::new(),
         })
+    }
+
+    /// Reads what is not known to be committed, for changes of the members: `max_bytes` at a time.
+    pub(crate) fn find_changes(&mut self, max_bytes: usize) -> Result<(), StorageError> {
+        let end = self.last_index() + 1;
+        let mut next = self.durable_commit + 1;
+        while next < end {
+            let entries = self.entries(next, end, max_bytes)?;
+            let Some(last) = entries.last() else { return Err(StorageError::Unavailable) };
+            next = last.index + 1;
+            let changes = entries.iter().filter(|entry| entry.kind == EntryKind::ConfChange);
+            self.changes.extend(changes.map(|entry| entry.index));
+        }
+        Ok(())
     }
 
     pub(crate) fn first_index(&self) -> u64 {
@@ -115,8 +147,27 @@ impl<S: Storage> Log<S> {
         self.offset + self.tail.len() as u64 - 1
     }
 
+    /// The last entry that may be applied here, and told to others, as committed.
     pub(crate) fn committed(&self) -> u64 {
         self.committed
+    }
+
+    /// The last entry that a quorum has. For the hard state; only the rules here look beyond [`Log::committed`].
+    pub(crate) fn agreed(&self) -> u64 {
+        self.agreed
+    }
+
+    /// The first change of the members that is not durably known to be committed.
+    #[cfg(any(debug_assertions, feature = "sim"))]
+    pub(crate) fn unsynced_change(&self) -> Option<u64> {
+        self.changes.front().copied()
+    }
+
+    /// Whether the commit index has to be synced, and no write does it: it has come to a change of the members.
+    pub(crate) fn must_sync_commit(&self) -> bool {
+        let written = self.writes.back().map_or(0, |write| write.hard_state.commit);
+        let change = self.changes.front();
+        change.is_some_and(|&change| change <= self.agreed && written < change)
     }
 
     pub(crate) fn applied(&self) -> u64 {
@@ -207,12 +258,16 @@ impl<S: Storage> Log<S> {
     /// Appends one entry behind the last.
     pub(crate) fn push(&mut self, entry: Entry) {
         debug_assert_eq!(entry.index, self.last_index() + 1, "entries have no gaps");
+        if entry.kind == EntryKind::ConfChange {
+            self.changes.push_back(entry.index);
+        }
         self.tail.push_back(entry);
     }
 
     /// Takes back everything from `index` on.
     pub(crate) fn truncate(&mut self, index: u64) {
-        debug_assert!(self.committed < index, "what is committed stays");
+        debug_assert!(self.agreed < index, "what is committed stays");
+        while self.changes.pop_back_if(|change| index <= *change).is_some() {}
         if index < self.offset {
             self.tail.clear();
             self.offset = index;
@@ -244,7 +299,7 @@ impl<S: Storage> Log<S> {
                 continue; // compacted, so applied, so equal
             }
             if !self.has(entry.index, entry.term)? {
-                if entry.index <= self.committed {
+                if entry.index <= self.agreed {
                     return Ok(Err(entry.index));
                 }
                 sometimes!("raft: a conflict is truncated");
@@ -287,26 +342,38 @@ impl<S: Storage> Log<S> {
         Ok(own <= (last_term, last_index))
     }
 
-    /// Moves the commit index forward; never back. Returns whether it moved.
+    /// Everything up to `index` is committed. Returns whether [`Log::committed`] has moved; it never goes back.
     pub(crate) fn commit_to(&mut self, index: u64) -> bool {
         debug_assert!(index <= self.last_index(), "only what is there is committed");
-        let moves = self.committed < index;
-        self.committed = self.committed.max(index);
-        moves
+        self.agreed = self.agreed.max(index);
+        let before = self.committed;
+        let change = self.changes.front().filter(|_| !mutant!("acts_on_unsynced_change"));
+        let until = change.map_or(self.agreed, |change| change - 1);
+        self.committed = self.committed.max(self.agreed.min(until));
+        before < self.committed
+    }
+
+    /// What is durably known to be committed lets later changes of the members go.
+    fn commit_is_durable(&mut self, index: u64) {
+        self.durable_commit = self.durable_commit.max(index);
+        while self.changes.pop_front_if(|change| *change <= self.durable_commit).is_some() {}
+        self.commit_to(self.agreed);
     }
 
     /// Puts a snapshot in place of the whole log.
     pub(crate) fn restore(&mut self, snapshot: Snapshot) {
         let (index, term) = (snapshot.meta.index, snapshot.meta.term);
-        debug_assert!(self.committed < index, "a snapshot is newer than what is committed");
-        self.truncate(self.committed + 1);
+        debug_assert!(self.agreed < index, "a snapshot is newer than what is committed");
+        self.truncate(self.agreed + 1);
+        self.changes.clear();
         self.tail.clear();
         self.offset = index + 1;
         self.base = Some((index, term));
         self.handed = index;
-        self.committed = index;
+        (self.agreed, self.committed) = (index, index);
         // What is handed out for applying is over; the snapshot brings its effects.
         self.delivered = index;
+        self.held = None;
         self.pending_snapshot = Some(Box::new(snapshot));
     }
 
@@ -350,19 +417,31 @@ impl<S: Storage> Log<S> {
                 self.persisted = self.persisted.max(write.last);
             }
         }
+        if let Some(hard_state) = confirmed.hard_state {
+            self.commit_is_durable(hard_state.commit);
+        }
         let durable = (self.persisted + 1).saturating_sub(self.offset) as usize;
         self.tail.drain(..durable.min(self.tail.len()));
         self.offset += durable as u64;
         confirmed
     }
 
-    /// The next committed entries to apply: durable, not handed out before, as many as fit. Nothing if the storage
-    /// can't read them.
-    pub(crate) fn deliver(&mut self, max_bytes: usize) -> Vec<Entry> {
+    /// The next committed entries to apply: durable, not handed out before, as many as fit. Nothing if the storage can't
+    /// read them.
+    pub(crate) fn next_to_deliver(&self, max_bytes: usize) -> Vec<Entry> {
         let Some((low, high)) = self.deliverable() else { return Vec::new() };
-        let entries = self.entries(low, high + 1, max_bytes).unwrap_or_default();
-        self.delivered += entries.len() as u64;
-        entries
+        self.entries(low, high + 1, max_bytes).unwrap_or_default()
+    }
+
+    /// The next `count` entries are handed out. The one at `held` and those behind it are not, for now.
+    pub(crate) fn deliver(&mut self, count: usize, held: Option<u64>) {
+        self.delivered += count as u64;
+        self.held = held;
+    }
+
+    /// The entry that was held goes on.
+    pub(crate) fn release(&mut self) {
+        self.held = None;
     }
 
     /// The first and the last entry that may be handed out for applying.
@@ -371,7 +450,13 @@ impl<S: Storage> Log<S> {
             true => self.committed,
             false => self.committed.min(self.persisted),
         };
+        let high = self.held.map_or(high, |held| high.min(held - 1));
         (self.delivered < high).then_some((self.delivered + 1, high))
+    }
+
+    /// The entry that waits until it may be handed out.
+    pub(crate) fn held(&self) -> Option<u64> {
+        self.held
     }
 
     /// Hands the last of the delivered entries out again: a bug that tests must find.

@@ -5,6 +5,10 @@
 /// `types::marks::set_mutant`.
 pub const MUTANTS: &[(&str, &str)] = &[
     (
+        "acts_on_unsynced_change",
+        "who is removed is gone for good, and those who stay forget that it was",
+    ),
+    (
         "append_skips_prev_check",
         "a follower appends behind an entry that differs from the leader's",
     ),

@@ -49,6 +49,9 @@ pub struct Node<S, R> {
     /// promised not to vote: leases rest on it, so nothing but time ends it.
     pub(crate) leader_silent: u32,
 
+    /// The last entry of which another node has said that it is committed.
+    pub(crate) told_commit: u64,
+
     /// Requests for a read index that the leader was asked for.
     pub(crate) forwarded: Vec<Forwarded>,
     /// The next number of such a request.
@@ -151,7 +154,8 @@ impl<S: Storage, R: Rng> Node<S, R> {
         if conf != ConfState::default() {
             conf.check().map_err(Error::State)?;
         }
-        let log = Log::new(storage, hard_state.commit, config.applied).map_err(Error::State)?;
+        let mut log = Log::new(storage, hard_state.commit, config.applied).map_err(Error::State)?;
+        log.find_changes(config.max_apply_bytes)?;
         if hard_state.term < log.last_term()? {
             return Err(Error::State("the term is older than the log: it was lost"));
         }
@@ -174,6 +178,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
             election_elapsed: 0,
             election_timeout: 0,
             leader_silent: if has_promised { 0 } else { config.election_ticks },
+            told_commit: 0,
             forwarded: Vec::new(),
             next_read_id: epoch << 32,
             messages: Vec::new(),

@@ -3,9 +3,11 @@
 use types::marks::{mutant, sometimes};
 
 use crate::{
-    entry::{EntryKind, HardState},
+    entry::{Entry, EntryKind, HardState},
+    message::MessageBody,
     node::{Node, Rng},
     ready::Ready,
+    role::Role,
     storage::Storage,
 };
 
@@ -17,6 +19,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
             || !self.messages_after_persist.is_empty()
             || self.log.has_unhanded()
             || self.log.deliverable().is_some()
+            || self.log.held().is_some_and(|index| self.is_removal_known(index))
             || !self.reads.is_empty()
             || !self.reads_refused.is_empty()
             || self.hard_state() != self.said_hard_state
@@ -45,7 +48,10 @@ impl<S: Storage, R: Rng> Node<S, R> {
         }
         let role = self.role();
         let (entries, snapshot) = self.log.hand_out();
-        let must_sync = has_new_promise || !entries.is_empty() || snapshot.is_some();
+        let must_sync = has_new_promise
+            || !entries.is_empty()
+            || snapshot.is_some()
+            || self.log.must_sync_commit();
         if must_sync {
             let index = snapshot.as_ref().map_or(0, |snapshot| snapshot.meta.index);
             self.log.write(number, index, hard_state, self.now);
@@ -60,7 +66,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
                 false => messages.append(&mut messages_after_persist),
             }
         }
-        let committed = self.log.deliver(self.config.max_apply_bytes);
+        let committed = self.deliver();
         self.no_longer_uncommitted(&committed);
         if mutant!("conf_change_applied_twice")
             && committed.last().is_some_and(|entry| entry.kind == EntryKind::ConfChange)
@@ -85,13 +91,38 @@ impl<S: Storage, R: Rng> Node<S, R> {
         ready
     }
 
+    /// Hands out what is to be applied, but not the removal of this node before it is known.
+    fn deliver(&mut self) -> Vec<Entry> {
+        if self.log.held().is_some_and(|index| self.is_removal_known(index)) {
+            self.log.release();
+        }
+        if self.log.held().is_some() {
+            return Vec::new();
+        }
+        let mut entries = self.log.next_to_deliver(self.config.max_apply_bytes);
+        let waits =
+            |entry: &Entry| self.removes_this_node(entry) && !self.is_removal_known(entry.index);
+        let held = entries.iter().position(waits).map(|at| entries.drain(at..).next());
+        let held = held.flatten().map(|entry| entry.index);
+        if held.is_some() {
+            sometimes!("raft: a node waits until its removal is known");
+            self.look();
+        }
+        self.log.deliver(entries.len(), held);
+        entries
+    }
+
     /// This Ready and all before it are durable.
     ///
     /// # Panics
     /// If there was no such Ready.
     pub fn persisted(&mut self, number: u64) {
         assert!(number <= self.ready_number, "only what was handed out becomes durable");
+        let before = self.log.committed();
         let confirmed = self.log.persist(number);
+        if before < self.log.committed() {
+            self.tell_committed();
+        }
         if let Some(HardState { term, vote, .. }) = confirmed.hard_state
             && term == self.term
             && vote == self.config.id
@@ -106,7 +137,21 @@ impl<S: Storage, R: Rng> Node<S, R> {
         self.check_invariants();
     }
 
+    /// What was waiting for the commit index to be durable is committed: who is concerned hears of it at once. A leader
+    /// that is removed waits for its followers to know.
+    fn tell_committed(&mut self) {
+        match self.role {
+            Role::Leader(_) => self.look(),
+            Role::Follower if self.leader != 0 => {
+                let (index, commit) = (self.log.committed(), self.log.committed());
+                let body = MessageBody::AppendResponse { index, commit, reject: None };
+                self.send(self.leader, body);
+            }
+            _ => {}
+        }
+    }
+
     pub(crate) fn hard_state(&self) -> HardState {
-        HardState { term: self.term, vote: self.vote, commit: self.log.committed() }
+        HardState { term: self.term, vote: self.vote, commit: self.log.agreed() }
     }
 }

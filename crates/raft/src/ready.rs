@@ -23,7 +23,8 @@ pub struct Ready {
     pub entries: Vec<Entry>,
     /// Part 1: replaces the whole log and the state of the owner, before the entries are appended.
     pub snapshot: Option<Snapshot>,
-    /// Whether part 1 has to be synced. Otherwise it may be lost (a commit index alone is found again), and the Ready
+    /// Whether part 1 has to be synced. Otherwise it may be lost (a commit index alone is found again, unless a change of the members
+    /// rests on it), and the Ready
     /// counts as durable as soon as all before it are.
     pub must_sync: bool,
     /// Part 2: messages that may leave before part 1 is durable.

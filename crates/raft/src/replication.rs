@@ -63,7 +63,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
         let Role::Leader(leader) = &self.role else {
             return Err(ProposeError::NotLeader { leader: self.leader });
         };
-        if leader.transfer.is_some() || leader.removed_at.is_some() {
+        if leader.transfer.is_some() || leader.removed_at.is_some() || self.log.held().is_some() {
             return Err(ProposeError::TransferInProgress);
         }
         Ok(leader.uncommitted_bytes)
@@ -173,8 +173,14 @@ impl<S: Storage, R: Rng> Node<S, R> {
             true => self.log.last_index(),
             false => matched,
         };
-        self.log.commit_to(commit.min(known));
+        self.hear_commit(commit.min(known));
         self.answer_append(from, matched, None)
+    }
+
+    /// Another node says that everything up to `index` is committed; it is in this log.
+    pub(crate) fn hear_commit(&mut self, index: u64) {
+        self.told_commit = self.told_commit.max(index);
+        self.log.commit_to(index);
     }
 
     /// Answers an append or a snapshot, when what was just taken is durable.
@@ -327,6 +333,15 @@ impl<S: Storage, R: Rng> Node<S, R> {
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_elapsed = 0;
         let round = leader.reads.begin_round(now, committed, &self.config);
+        // Who leads only until others know something asks them without waiting for their answer.
+        if let Some(awaited) = leader.removed_at.or(self.log.held()) {
+            for progress in &mut leader.progress {
+                if let ProgressState::Replicate { must_ask, .. } = &mut progress.state {
+                    *must_ask |= progress.committed < awaited && progress.id != id;
+                    leader.must_look = true;
+                }
+            }
+        }
         for progress in leader.progress.iter().filter(|progress| progress.id != id) {
             let commit = match mutant!("heartbeat_commits_unmatched") {
                 true => committed,
@@ -340,12 +355,12 @@ impl<S: Storage, R: Rng> Node<S, R> {
     pub(crate) fn on_heartbeat(&mut self, from: u64, commit: u64, round: u64) -> Result<(), Error> {
         let last = self.log.last_index();
         if mutant!("heartbeat_commits_unmatched") {
-            self.log.commit_to(commit.min(last));
+            self.hear_commit(commit.min(last));
         } else if last < commit {
             // The leader knows that this node has had it: the disk has lost what it had promised.
             return Err(Error::Divergence { from, index: commit });
         } else {
-            self.log.commit_to(commit);
+            self.hear_commit(commit);
         }
         self.send(from, MessageBody::HeartbeatResponse { round });
         Ok(())
@@ -358,7 +373,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
             return Err(Error::Malformed("an answer to a round that has not begun"));
         }
         // A leader that is no member any more waits until the others know it; who was told may have answered in vain.
-        let awaited_commit = leader.removed_at.unwrap_or(0);
+        let awaited_commit = leader.removed_at.or(self.log.held()).unwrap_or(0);
         let Some(progress) = leader.get_mut(from) else {
             return Err(Error::UnknownPeer { from });
         };
@@ -373,6 +388,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
         }
         leader.must_look = true;
         self.confirm_rounds();
+        self.leave_if_removed();
         Ok(())
     }
 

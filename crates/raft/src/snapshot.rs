@@ -9,6 +9,7 @@ use crate::{
     node::{Node, Rng},
     progress::ProgressState,
     ready::SnapshotStatus,
+    role::Role,
     storage::Storage,
 };
 
@@ -22,13 +23,13 @@ impl<S: Storage, R: Rng> Node<S, R> {
     /// Takes a snapshot in place of the log, if it is newer than what is committed here. Returns whether it was.
     pub(crate) fn restore(&mut self, snapshot: Snapshot) -> Result<bool, Error> {
         let meta = &snapshot.meta;
-        if meta.index <= self.log.committed() {
+        if meta.index <= self.log.agreed() {
             return Ok(false);
         }
         if self.log.has(meta.index, meta.term)? {
             // The entries are all here; they need only be applied.
             sometimes!("raft: a snapshot says only that entries are committed");
-            self.log.commit_to(meta.index);
+            self.hear_commit(meta.index);
             return Ok(false);
         }
         sometimes!("raft: a snapshot replaces a log");
@@ -37,6 +38,23 @@ impl<S: Storage, R: Rng> Node<S, R> {
         }
         self.log.restore(snapshot);
         Ok(true)
+    }
+
+    /// The storage has a snapshot that it did not have: the followers that wait for one are looked at with the next
+    /// Ready.
+    pub fn snapshot_made(&mut self) {
+        let first = self.log.first_index();
+        let Role::Leader(leader) = &mut self.role else { return };
+        for progress in &mut leader.progress {
+            let needs_one = progress.needs_snapshot || progress.next < first;
+            if let ProgressState::Probe { is_waiting } = &mut progress.state
+                && needs_one
+            {
+                *is_waiting = false;
+            }
+        }
+        leader.must_look = true;
+        self.check_invariants();
     }
 
     pub(crate) fn on_snapshot_sent(&mut self, peer: u64, status: SnapshotStatus) {

@@ -16,6 +16,8 @@ pub struct StoreConfig {
     pub log_gc_ticks: u32,
     /// Applied entries beyond which a leader has its region's log compacted.
     pub log_gc_entries: u64,
+    /// Bytes of entries beyond which it does so as well, and of which at most so many are kept for a follower.
+    pub log_gc_bytes: u64,
     /// Entries that are kept for a follower that is a little behind.
     pub log_gc_spare: u64,
     /// Ticks between two reports of a region that has not changed.
@@ -28,6 +30,14 @@ pub struct StoreConfig {
     pub split: SplitLimits,
     /// How many regions are looked at at once; the others wait.
     pub split_checks_max: usize,
+    /// How many snapshots are made at once; the others wait.
+    pub snapshots_making_max: usize,
+    /// How many snapshots are on their way to others at once; the others are tried again.
+    pub snapshots_sending_max: usize,
+    /// How many snapshots are being installed at once. More are refused, and come again.
+    pub snapshots_receiving_max: usize,
+    /// Ticks for which a snapshot is kept that nobody asks for, and before one that could not be made is tried again.
+    pub snapshot_ticks: u64,
     /// Ticks without a leader after which a peer asks whether it is a member still.
     pub stale_ticks: u32,
     /// Messages that are kept for regions that a split is going to make here.
@@ -42,12 +52,17 @@ impl StoreConfig {
             core: Config::new(1),
             log_gc_ticks: 30,
             log_gc_entries: 73_000,
+            log_gc_bytes: 72 << 20,
             log_gc_spare: 73_000,
             report_ticks: 600,
             down_ticks: 300,
             split_check_ticks: 100,
             split: SplitLimits::default(),
             split_checks_max: 8,
+            snapshots_making_max: 4,
+            snapshots_sending_max: 4,
+            snapshots_receiving_max: 4,
+            snapshot_ticks: 100,
             stale_ticks: 32,
             early_messages_max: 256,
         }

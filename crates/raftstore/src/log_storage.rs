@@ -8,7 +8,7 @@ use types::{RegionId, marks::mutant};
 
 use crate::{
     error::Error,
-    state::{FIRST_TERM, decode_hard_state},
+    state::{ApplyState, FIRST_TERM, decode_hard_state},
 };
 
 /// Kinds of entries in the log.
@@ -26,6 +26,8 @@ pub(crate) struct LogStorage {
     snapshot: RefCell<Option<Snapshot>>,
     /// Somebody needs a snapshot that stands at this index or later.
     wanted: Cell<Option<u64>>,
+    /// Somebody has taken the snapshot.
+    is_used: Cell<bool>,
 }
 
 impl LogStorage {
@@ -49,8 +51,8 @@ impl LogStorage {
         if !mutant!("commit_below_what_is_applied") {
             hard_state.commit = hard_state.commit.max(applied);
         }
-        let (snapshot, wanted) = (RefCell::default(), Cell::default());
-        Ok(LogStorage { region, log, hard_state, conf, snapshot, wanted })
+        let (snapshot, wanted, is_used) = (RefCell::default(), Cell::default(), Cell::default());
+        Ok(LogStorage { region, log, hard_state, conf, snapshot, wanted, is_used })
     }
 
     /// At which index, at least, a snapshot is wanted. Told once.
@@ -58,16 +60,30 @@ impl LogStorage {
         self.wanted.take()
     }
 
-    /// A snapshot was made.
-    pub(crate) fn keep_snapshot(&self, snapshot: Snapshot) {
-        *self.snapshot.borrow_mut() = Some(snapshot);
+    /// A snapshot was made. Returns where the one stood that it replaces.
+    pub(crate) fn keep_snapshot(&self, snapshot: Snapshot) -> Option<ApplyState> {
+        self.snapshot.borrow_mut().replace(snapshot).map(|before| stands_at(&before))
+    }
+
+    /// Whether there is one.
+    pub(crate) fn has_snapshot(&self) -> bool {
+        self.snapshot.borrow().is_some()
+    }
+
+    /// Whether somebody has taken it since this was asked.
+    pub(crate) fn take_used(&self) -> bool {
+        self.is_used.take()
     }
 
     /// The region has changed: an older snapshot may have keys that are in other regions now, which those who need it
-    /// have already.
-    pub(crate) fn drop_snapshot(&self) {
-        *self.snapshot.borrow_mut() = None;
+    /// have already. Returns where it stood.
+    pub(crate) fn drop_snapshot(&self) -> Option<ApplyState> {
+        self.snapshot.borrow_mut().take().map(|before| stands_at(&before))
     }
+}
+
+fn stands_at(snapshot: &Snapshot) -> ApplyState {
+    ApplyState { index: snapshot.meta.index, term: snapshot.meta.term }
 }
 
 /// An entry as it lies in the log.
@@ -131,6 +147,7 @@ impl raft::Storage for LogStorage {
             && request_index <= snapshot.meta.index
             && snapshot.meta.conf.contains(to)
         {
+            self.is_used.set(true);
             return Ok(snapshot.clone());
         }
         self.wanted.set(Some(request_index));

@@ -8,6 +8,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("commit_below_what_is_applied", "a restart finds more applied than committed (R7)"),
     ("earlier_peer_stays_after_a_split", "who was made by a message lives on after the split (M2)"),
     ("leader_ignores_its_disk", "a leader whose disk stands still goes on leading (R11)"),
+    ("lease_behind_followers", "a leader shows what was before what a follower has shown (M8)"),
     ("lease_newer_than_the_snapshot", "a snapshot is read that is older than the lease (M10)"),
     ("lease_outlives_its_time", "a machine that stood still believes in its lease (M11)"),
     ("log_compacted_before_engine_sync", "entries go that a crash of the engine will need (R7)"),

@@ -8,6 +8,8 @@
 mod transfer;
 
 use std::{
+    collections::BTreeSet,
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
 };
@@ -41,7 +43,7 @@ const RECORD_BYTES_MAX: usize = CHUNK_BYTES + types::limits::MESSAGE_BYTES_MAX;
 pub type Pairs = Vec<(Cf, Bytes, Bytes)>;
 
 /// The data of a snapshot, piece by piece.
-pub trait SnapshotSource: std::fmt::Debug + Send {
+pub trait SnapshotSource: fmt::Debug + Send {
     /// The next pairs; `None` after the last ones.
     ///
     /// # Errors
@@ -110,16 +112,12 @@ impl Snapshots {
 
     /// The file of a snapshot that was made here.
     pub fn made(&self, region: RegionId, applied: ApplyState) -> PathBuf {
-        self.path("made", region, applied)
+        self.dir.join(FileName { was_received: false, region, applied }.to_string())
     }
 
     /// The file of a snapshot that came from another store.
     pub fn received(&self, region: RegionId, applied: ApplyState) -> PathBuf {
-        self.path("received", region, applied)
-    }
-
-    fn path(&self, kind: &str, region: RegionId, applied: ApplyState) -> PathBuf {
-        self.dir.join(format!("{kind}-{region}-{}-{}.snapshot", applied.term, applied.index))
+        self.dir.join(FileName { was_received: true, region, applied }.to_string())
     }
 
     /// Makes the snapshot of a region from what the engine has now, and its file. `None`: the region is not here.
@@ -142,10 +140,29 @@ impl Snapshots {
             return Ok(Some(Descriptor { region, applied, bytes }));
         }
         let temporary = path.with_extension("tmp");
-        let mut output = Output::begin(&*self.fs, &temporary)?;
+        let written = self.write(&*snapshot, &region, applied, &temporary);
+        if written.is_err() {
+            // What can't be written needs no room. That it stays does no harm before the next start.
+            let _ = self.fs.remove(&temporary);
+        }
+        let bytes = written?;
+        self.fs.rename(&temporary, &path).map_err(|error| io(&path, error))?;
+        self.fs.sync_dir(&self.dir).map_err(|error| io(&self.dir, error))?;
+        Ok(Some(Descriptor { region, applied, bytes }))
+    }
+
+    /// Writes and syncs a file. Returns its bytes.
+    fn write(
+        &self,
+        snapshot: &dyn engine::Snapshot,
+        region: &Region,
+        applied: ApplyState,
+        path: &Path,
+    ) -> Result<u64> {
+        let mut output = Output::begin(&*self.fs, path)?;
         let mut header = Writer::new();
         header.u8(HEADER).u64(applied.index).u64(applied.term);
-        put_region(&mut header, &region);
+        put_region(&mut header, region);
         output.record(&header.finish())?;
         let mut total = 0u64;
         for cf in Cf::ALL {
@@ -163,10 +180,7 @@ impl Snapshots {
             }
         }
         output.record(&Writer::new().u8(END).u64(total).finish())?;
-        let bytes = output.finish()?;
-        self.fs.rename(&temporary, &path).map_err(|error| io(&path, error))?;
-        self.fs.sync_dir(&self.dir).map_err(|error| io(&self.dir, error))?;
-        Ok(Some(Descriptor { region, applied, bytes }))
+        output.finish()
     }
 
     /// The data of a snapshot that was received. Its first record says what it is.
@@ -209,13 +223,32 @@ impl Snapshots {
         Ok(Some(Descriptor { region, applied, bytes }))
     }
 
-    /// Removes the file of a received snapshot that is installed.
+    /// Removes the files of snapshots of a region that were received and stand at `applied` or before: it is applied so
+    /// far, and takes none of them any more.
     pub fn forget_received(&self, region: RegionId, applied: ApplyState) -> Result<()> {
-        let path = self.received(region, applied);
-        match self.size(&path)? {
-            Some(_) => self.fs.remove(&path).map_err(|error| io(&path, error)),
-            None => Ok(()),
+        self.remove_if(|file| {
+            file.was_received && file.region == region && file.applied.index <= applied.index
+        })
+    }
+
+    /// Removes the file of a snapshot that was made here.
+    pub fn forget_made(&self, region: RegionId, applied: ApplyState) -> Result<()> {
+        self.remove_if(|file| *file == FileName { was_received: false, region, applied })
+    }
+
+    /// Removes all files but those of snapshots that were received and are `needed`: nobody knows of them after a start.
+    pub(crate) fn remove_all_but(&self, needed: &BTreeSet<(RegionId, ApplyState)>) -> Result<()> {
+        self.remove_if(|file| !(file.was_received && needed.contains(&(file.region, file.applied))))
+    }
+
+    fn remove_if(&self, goes: impl Fn(&FileName) -> bool) -> Result<()> {
+        let paths = self.fs.list(&self.dir).map_err(|error| io(&self.dir, error))?;
+        for path in paths {
+            if FileName::parse(&path).is_some_and(|file| goes(&file)) {
+                self.fs.remove(&path).map_err(|error| io(&path, error))?;
+            }
         }
+        Ok(())
     }
 
     fn size(&self, path: &Path) -> Result<Option<u64>> {
@@ -224,6 +257,38 @@ impl Snapshots {
             false => Ok(None),
         };
         size().map_err(|error| io(path, error))
+    }
+}
+
+/// What the name of a file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileName {
+    was_received: bool,
+    region: RegionId,
+    applied: ApplyState,
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.was_received { "received" } else { "made" };
+        let ApplyState { index, term } = self.applied;
+        write!(f, "{kind}-{}-{term}-{index}.snapshot", self.region)
+    }
+}
+
+impl FileName {
+    /// `None` if it is not the name of a whole snapshot.
+    fn parse(path: &Path) -> Option<FileName> {
+        let name = path.file_name()?.to_str()?.strip_suffix(".snapshot")?;
+        let mut parts = name.split('-');
+        let was_received = match parts.next()? {
+            "received" => true,
+            "made" => false,
+            _ => return None,
+        };
+        let mut number = || parts.next()?.parse().ok();
+        let (region, term, index) = (RegionId(number()?), number()?, number()?);
+        Some(FileName { was_received, region, applied: ApplyState { index, term } })
     }
 }
 

@@ -29,13 +29,14 @@ pub const FIRST_INDEX: u64 = 5;
 pub const FIRST_TERM: u64 = 5;
 
 /// What a store's peer of a region does.
+///
+/// That a peer is replacing its data by a snapshot is no state of its own: the log begins after what is applied then,
+/// and the file of the snapshot is there until the engine has it (`store/open.rs`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerState {
     /// Serves.
     #[default]
     Normal,
-    /// Replaces its data by a region snapshot.
-    Applying,
     /// Was destroyed here. The region is the last one known, with the peer that lived here.
     Tombstone,
 }
@@ -50,7 +51,7 @@ pub struct RegionState {
 }
 
 /// How far a region's log is applied on this store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ApplyState {
     /// The last entry that was applied.
     pub index: u64,
@@ -172,7 +173,6 @@ fn encode_region_state(state: &RegionState) -> Vec<u8> {
     let RegionState { state, region } = state;
     let state = match state {
         PeerState::Normal => 0,
-        PeerState::Applying => 1,
         PeerState::Tombstone => 2,
     };
     let mut writer = Writer::new();
@@ -185,7 +185,6 @@ fn decode_region_state(bytes: &[u8]) -> Result<RegionState, DecodeError> {
     let mut reader = payload(bytes)?;
     let state = match reader.u8()? {
         0 => PeerState::Normal,
-        1 => PeerState::Applying,
         2 => PeerState::Tombstone,
         _ => return Err(DecodeError::Invalid("peer state")),
     };
@@ -322,7 +321,7 @@ mod tests {
 
     #[test]
     fn records_come_back_and_damage_is_noticed() {
-        for state in [PeerState::Normal, PeerState::Applying, PeerState::Tombstone] {
+        for state in [PeerState::Normal, PeerState::Tombstone] {
             let state = RegionState { state, region: region() };
             let bytes = encode_region_state(&state);
             assert_eq!(decode_region_state(&bytes), Ok(state));

@@ -21,6 +21,8 @@ struct Run {
     /// Reads of keys that were acknowledged before.
     reads: BTreeMap<Token, String>,
     last_key: u64,
+    /// A region keeps so many voters.
+    voters_min: usize,
 }
 
 impl Run {
@@ -34,6 +36,7 @@ impl Run {
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             last_key: 0,
+            voters_min: [1, 3][(seed % 2) as usize],
         }
     }
 
@@ -50,12 +53,16 @@ impl Run {
 
     fn write(&mut self) {
         let Some((prefix, leader, region)) = self.somebody() else { return };
+        self.write_to(&prefix, leader, &region);
+    }
+
+    fn write_to(&mut self, prefix: &str, leader: StoreId, region: &Region) {
         self.last_key += 1;
         let key = format!("{prefix}-{}", self.last_key);
         if !region.range.contains(key.as_bytes()) {
             return;
         }
-        let token = self.cluster.put(leader, &region, &key, &key);
+        let token = self.cluster.put(leader, region, &key, &key);
         self.writes.insert(token, key);
     }
 
@@ -94,6 +101,8 @@ impl Run {
             0 if region.range.contains(key.as_bytes()) && region.range.start != key.as_bytes() => {
                 let children = vec![self.cluster.split_child(&region, &key)];
                 self.cluster.request(leader, &region, RequestKind::Split { children });
+                // Behind the split in the log, perhaps of a key that goes.
+                self.write_to(&key, leader, &region);
             }
             1 => {
                 let at = self.draw(region.peers.len() as u64) as usize;
@@ -120,7 +129,7 @@ impl Run {
         match (peer.role, self.draw(3)) {
             (PeerRole::Learner, 0) => Some(vec![(None, peer)]),
             (PeerRole::Learner, _) => Some(vec![(Some(PeerRole::Voter), peer)]),
-            (_, 0) if voters > 3 => Some(vec![(None, peer)]),
+            (_, 0) if self.voters_min < voters => Some(vec![(None, peer)]),
             (_, 1) => {
                 let learner = region.peers.iter().find(|peer| peer.role == PeerRole::Learner);
                 let learner = *learner?;

@@ -5,7 +5,7 @@ mod common;
 
 use common::{config, converge, member, must, must_get, must_put};
 use raftstore::{
-    SplitChild, StoreMessage,
+    SplitChild, StoreConfig, StoreMessage,
     message::MessageBody,
     store::{Input, RequestKind},
     testing::{Cluster, Fate},
@@ -384,4 +384,62 @@ fn a_snapshot_waits_until_nobody_can_come_back_who_had_its_keys() {
     cluster.held.clear();
     converge(&mut cluster);
     assert!(5 < base(&cluster), "the new region came by a snapshot");
+}
+
+/// A group of two becomes a group of one, and everybody loses power, at any moment of it: whoever is left leads.
+#[test]
+fn who_stays_alone_leads_after_a_power_cut() {
+    for seed in 0..60 {
+        let mut cluster = Cluster::new(seed, 2, 2, config());
+        must_put(&mut cluster, "a", "1");
+        let (leader, region) = cluster.leader_of(b"a").unwrap();
+        let goes_itself = seed % 2 == 0;
+        let gone = region.peers.iter().find(|peer| (peer.store_id == leader) == goes_itself);
+        let changes = vec![(None, *gone.unwrap())];
+        cluster.request(leader, &region, RequestKind::ChangeMembers { changes });
+        for _ in 0..(seed * 7 % 200) {
+            cluster.anything(0.0, 0.0);
+        }
+        for store in [StoreId(1), StoreId(2)] {
+            cluster.crash(store);
+        }
+        for store in [StoreId(1), StoreId(2)] {
+            cluster.start(store);
+        }
+        must_put(&mut cluster, "b", "2");
+    }
+}
+
+/// Entries that are few and large, while a follower is away that needs them.
+#[test]
+fn logs_are_bounded_by_bytes_too() {
+    let config = StoreConfig {
+        log_gc_entries: 1_000_000,
+        log_gc_spare: 1_000_000,
+        log_gc_bytes: 20_000,
+        ..config()
+    };
+    let mut cluster = Cluster::new(14, 3, 3, config);
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let away = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+    let bytes = |cluster: &Cluster, id: StoreId| cluster.nodes[&id].log.bytes(region.id.0);
+    cluster.cut.insert(away);
+    let value = "v".repeat(1000);
+    for number in 0..100 {
+        must_put(&mut cluster, &format!("k{number:03}"), &value);
+    }
+    cluster.until(20, "the logs are compacted", |cluster| {
+        cluster.nodes.keys().all(|id| *id == away || bytes(cluster, *id) <= 21_000)
+    });
+    // So much is kept for the one that is away.
+    assert!(15_000 < bytes(&cluster, leader));
+    cluster.cut.clear();
+    converge(&mut cluster);
+    // What is there after a start is counted.
+    let before = bytes(&cluster, leader);
+    cluster.crash(leader);
+    cluster.start(leader);
+    assert!(before <= bytes(&cluster, leader));
+    converge(&mut cluster);
 }

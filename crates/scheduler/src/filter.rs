@@ -1,6 +1,6 @@
 //! Which stores may take part in a change, and why others may not.
 
-use types::{PeerRole, StoreId};
+use types::{PeerRole, StoreId, limits};
 
 use crate::cluster::{Liveness, Picture, RegionInfo, StoreState};
 
@@ -52,7 +52,10 @@ impl Picture<'_> {
         let used = stats.capacity.saturating_sub(stats.available) as f64;
         let receiving = stats.receiving_snapshots.saturating_add(stats.applying_snapshots);
         let pending = self.regions.of_store(store).pending;
-        if stats.capacity > 0 && self.config.low_space_ratio * stats.capacity as f64 <= used {
+        let is_low = stats.available < limits::LOW_SPACE_BYTES
+            && stats.capacity > 0
+            && self.config.low_space_ratio * stats.capacity as f64 <= used;
+        if is_low {
             Some(Refusal::LowSpace)
         } else if self.config.max_snapshot_count <= receiving {
             Some(Refusal::Snapshots)

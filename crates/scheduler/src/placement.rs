@@ -13,7 +13,7 @@ use types::{Bytes, PeerId, RegionId, StoreId, limits, marks::mutant};
 
 use crate::{
     Answer, Error, LogPosition, OperatorInfo, Order, Record, Result, ScheduleConfig, Scheduler,
-    Store, StoreState,
+    Status, Store, StoreState,
     balance::{balance_leader, balance_region},
     checker,
     cluster::{Health, KnownStore, Picture},
@@ -84,6 +84,11 @@ impl Placement {
 
     pub(crate) fn now(&self) -> Duration {
         self.now
+    }
+
+    /// The next patrol looks whether stores on their way out are empty.
+    pub(crate) fn look_for_empty_stores(&mut self) {
+        self.next_bury = self.now;
     }
 
     /// Whether regions that have not reported since the start are not waited for any longer.
@@ -161,9 +166,26 @@ impl Scheduler {
                 "something as urgent is being done to region {region}"
             )));
         }
-        match self.carry_out(&plan) {
+        if !self.carry_out(&plan) {
+            return Err(Error::invalid(format!("region {region} can't be changed like that")));
+        }
+        // It is judged at once: by a store that is not there, for example, it is over before it begins.
+        match self.placement.operators.info(region).map(|info| info.status) {
+            Some(Status::Canceled(why)) => Err(Error::invalid(format!("region {region}: {why}"))),
+            _ => Ok(Answer { value: (), after: LogPosition::default() }),
+        }
+    }
+
+    /// Somebody wants it to end that something is being done to a region. What is done already stays, and the checkers
+    /// tidy up what it leaves.
+    ///
+    /// # Errors
+    /// `NotBootstrapped`; `OperatorNotFound` if nothing is being done to the region.
+    pub fn cancel_operator(&mut self, region: RegionId) -> Result<Answer<()>> {
+        self.cluster.check_bootstrapped()?;
+        match self.placement.operators.cancel(region, self.placement.now) {
             true => Ok(Answer { value: (), after: LogPosition::default() }),
-            false => Err(Error::invalid(format!("region {region} can't be changed like that"))),
+            false => Err(Error::OperatorNotFound { region }),
         }
     }
 

@@ -20,7 +20,10 @@ impl Scheduler {
     /// # Errors
     /// `NotBootstrapped`, `StoreNotFound`, `StoreTombstone`.
     pub fn remove_store(&mut self, id: StoreId) -> Result<Answer<()>> {
-        self.set_state(id, StoreState::Offline)
+        let answer = self.set_state(id, StoreState::Offline)?;
+        // It may be empty already.
+        self.placement.look_for_empty_stores();
+        Ok(answer)
     }
 
     /// Takes back that a store was sent away. What has moved meanwhile moves back as balance demands.

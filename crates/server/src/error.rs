@@ -57,6 +57,12 @@ impl From<scheduler::Error> for StartError {
     }
 }
 
+impl From<raftstore::Error> for StartError {
+    fn from(error: raftstore::Error) -> StartError {
+        StartError::new(error.code(), error.to_string())
+    }
+}
+
 impl From<storage::Error> for StartError {
     fn from(error: storage::Error) -> StartError {
         StartError::new(error.code(), error.to_string())

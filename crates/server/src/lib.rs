@@ -22,7 +22,10 @@ mod placement;
 mod scheduler_node;
 mod server;
 mod service;
+mod store_data;
 mod store_node;
+mod transport;
+mod unreported;
 mod unsynced;
 
 pub use config::Config;

@@ -14,6 +14,8 @@ use prometheus_client::{
 };
 use storage::{Histogram, Storage};
 
+use crate::transport::{COUNTERS, Counter, Counters};
+
 /// A registry that is read by many.
 #[derive(Clone)]
 pub(crate) struct Metrics(Arc<Registry>);
@@ -186,6 +188,60 @@ impl Collector for StoreMetrics {
         gauge(e, "tinykv_engine_disk_bytes", "Bytes in the engine's files", None, disk)?;
         gauge(e, "tinykv_engine_memtable_bytes", "Bytes in the engine's memtables", None, memory)?;
         gauge(e, "tinykv_engine_cache_bytes", "Bytes in the engine's block cache", None, cache)
+    }
+}
+
+/// What was sent to other stores and came from them.
+#[derive(Debug)]
+pub(crate) struct TransportMetrics(pub(crate) Arc<Counters>);
+
+impl TransportMetrics {
+    const METRICS: [(Counter, &str, &str); COUNTERS] = [
+        (Counter::Sent, "messages_sent", "Messages sent to other stores"),
+        (Counter::SentBatches, "batches_sent", "Batches that they left in"),
+        (Counter::SentBytes, "bytes_sent", "Bytes of those batches"),
+        (
+            Counter::DroppedFull,
+            "messages_dropped_full",
+            "Messages dropped because too many waited for their store",
+        ),
+        (
+            Counter::DroppedDisconnected,
+            "messages_dropped_disconnected",
+            "Messages dropped because their store was not there",
+        ),
+        (
+            Counter::DroppedInvalid,
+            "messages_dropped_invalid",
+            "Messages dropped because nobody would take them: a bug",
+        ),
+        (Counter::Received, "messages_received", "Messages that came from other stores"),
+        (Counter::ReceivedBatches, "batches_received", "Batches that they came in"),
+        (Counter::ReceivedBytes, "bytes_received", "Bytes of those batches"),
+        (
+            Counter::ReceivedDropped,
+            "messages_received_dropped",
+            "Messages that came and found the store too busy",
+        ),
+        (Counter::Damaged, "damaged", "Batches and parts of snapshots with a wrong checksum"),
+        (Counter::Refused, "streams_refused", "Streams of other stores that were refused"),
+        (Counter::Disconnects, "disconnects", "Streams to other stores that ended or never began"),
+        (Counter::SnapshotsSent, "snapshots_sent", "Snapshots that arrived at another store"),
+        (Counter::SnapshotsNotSent, "snapshots_not_sent", "Snapshots that did not"),
+        (Counter::SnapshotBytesSent, "snapshot_bytes_sent", "Bytes of snapshots sent"),
+        (Counter::SnapshotsReceived, "snapshots_received", "Snapshots that arrived here"),
+        (Counter::SnapshotsNotReceived, "snapshots_not_received", "Snapshots that did not"),
+        (Counter::SnapshotBytesReceived, "snapshot_bytes_received", "Bytes of snapshots received"),
+    ];
+}
+
+impl Collector for TransportMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (counted, name, help) in TransportMetrics::METRICS {
+            let name = format!("tinykv_transport_{name}");
+            counter(&mut encoder, &name, help, self.0.get(counted))?;
+        }
+        Ok(())
     }
 }
 

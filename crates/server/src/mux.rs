@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use proto::{
     etcdserverpb::{cluster_server::ClusterServer, kv_server::KvServer},
     health::health_server::HealthServer,
-    internal::placement_server::PlacementServer,
+    internal::{placement_server::PlacementServer, store_transport_server::StoreTransportServer},
     keyspacepb::keyspace_server::KeyspaceServer,
     pdpb::pd_server::PdServer,
     tikvpb::tikv_server::TikvServer,
@@ -25,6 +25,7 @@ use crate::service::{
     etcd::EtcdService, health::HealthService, keyspace::KeyspaceService, pd::PdService,
     placement::PlacementService, tikv::TikvService, tinykv::TinyKvService,
 };
+use crate::transport::Receiver;
 
 type Answer = Response<Body>;
 type Answering =
@@ -35,6 +36,7 @@ type Answering =
 pub(crate) struct StoreMux {
     pub(crate) tikv: TikvServer<TikvService>,
     pub(crate) tinykv: TinyKvServer<TinyKvService>,
+    pub(crate) transport: StoreTransportServer<Receiver>,
     pub(crate) health: HealthServer<HealthService>,
 }
 
@@ -56,6 +58,7 @@ impl Service<Request<Incoming>> for StoreMux {
         match service_of(&request) {
             "tikvpb.Tikv" => Either::Left(self.tikv.call(request)),
             "tinykvpb.TinyKv" => Either::Left(self.tinykv.call(request)),
+            "tinykv.internal.StoreTransport" => Either::Left(self.transport.call(request)),
             "grpc.health.v1.Health" => Either::Left(self.health.call(request)),
             _ => Either::Right(ready(Ok(unimplemented_service(&request)))),
         }

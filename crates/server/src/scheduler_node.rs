@@ -38,7 +38,7 @@ use crate::{
 pub(crate) struct SchedulerNode {
     addr: Option<SocketAddr>,
     scheduler: SchedulerHandle,
-    local: Local,
+    local: Arc<Local>,
 }
 
 impl SchedulerNode {
@@ -61,7 +61,10 @@ impl SchedulerNode {
             },
         };
         let cluster_id = scheduler.cluster_id();
-        let pd = PdService::new(scheduler.clone(), cluster_id, member, process.phase());
+        let max_replicas = u32::try_from(config.replication.max_replicas).unwrap_or(u32::MAX);
+        let pd =
+            PdService::new(scheduler.clone(), cluster_id, member, max_replicas, process.phase());
+        tasks.spawn(push_orders(pd.clone(), process.clone()));
         let internal = PlacementService::new(scheduler.clone(), pd.clone());
         if let Some(listener) = listener {
             let probes = Probes::new(process, Metrics::new(Vec::new()));
@@ -86,7 +89,8 @@ impl SchedulerNode {
                 () = listen::until_draining(stopper.phase()) => {}
             }
         });
-        Ok(SchedulerNode { addr, scheduler, local: Local { cluster_id, pd, internal } })
+        let local = Arc::new(Local { cluster_id, pd, internal });
+        Ok(SchedulerNode { addr, scheduler, local })
     }
 
     pub(crate) fn addr(&self) -> Option<SocketAddr> {
@@ -94,8 +98,8 @@ impl SchedulerNode {
     }
 
     /// Its services, for a store in the same process.
-    pub(crate) fn local(&self) -> Local {
-        self.local.clone()
+    pub(crate) fn local(&self) -> Arc<Local> {
+        Arc::clone(&self.local)
     }
 
     /// Makes its state durable and stops. Blocks.
@@ -107,7 +111,8 @@ impl SchedulerNode {
 }
 
 async fn open(config: &Arc<Config>, process: &Process) -> Result<SchedulerHandle, StartError> {
-    let options = scheduler::Options::new(config.storage.api, Rng::from_entropy());
+    let mut options = scheduler::Options::new(config.storage.api, Rng::from_entropy());
+    config.schedule.apply_to(&mut options.schedule);
     if config.keeps_nothing() {
         return Ok(SchedulerHandle::in_memory(process.clock.clone(), options));
     }
@@ -116,7 +121,8 @@ async fn open(config: &Arc<Config>, process: &Process) -> Result<SchedulerHandle
     blocking(move || SchedulerHandle::open(fs, clock, &dir, options)).await
 }
 
-/// Keeps the window of timestamps ahead of the requests, until the process drains.
+/// Lets time pass, until the process drains: the window of timestamps stays ahead of the requests, and placement does
+/// its work.
 async fn keep_time(scheduler: SchedulerHandle, process: Process) {
     let mut ticks = tokio::time::interval(limits::TSO_UPDATE_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -125,6 +131,24 @@ async fn keep_time(scheduler: SchedulerHandle, process: Process) {
         tokio::select! {
             _ = ticks.tick() => scheduler.tick(),
             () = &mut draining => return,
+        }
+    }
+}
+
+/// Pushes the orders that placement has for stores, until the process drains. Not in the task that lets time pass:
+/// orders wait for the ids in them to be durable.
+async fn push_orders(pd: PdService, process: Process) {
+    let mut ticks = tokio::time::interval(limits::PATROL_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut draining = std::pin::pin!(listen::until_draining(process.phase()));
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = &mut draining => return,
+        }
+        // Whoever watches the scheduler says why it has stopped.
+        if pd.push_orders().await.is_err() {
+            return;
         }
     }
 }

@@ -30,16 +30,28 @@ impl Roles {
 }
 
 /// Where a started process listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
     /// The cluster that it is part of.
     pub cluster_id: ClusterId,
     /// The scheduler's port: gRPC and HTTP.
     pub scheduler: Option<SocketAddr>,
-    /// The store's port: gRPC.
-    pub store: Option<SocketAddr>,
-    /// The store's status port: HTTP.
-    pub status: Option<SocketAddr>,
+    /// The stores' ports: gRPC.
+    pub stores: Vec<SocketAddr>,
+    /// The stores' status ports: HTTP.
+    pub statuses: Vec<SocketAddr>,
+}
+
+impl Ready {
+    /// The port of the first store.
+    pub fn store(&self) -> Option<SocketAddr> {
+        self.stores.first().copied()
+    }
+
+    /// The status port of the first store.
+    pub fn status(&self) -> Option<SocketAddr> {
+        self.statuses.first().copied()
+    }
 }
 
 /// What the parts of a process share: time, files, phases, and a way to say that it is over.
@@ -52,7 +64,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn new() -> Process {
+    pub(crate) fn new() -> Process {
         Process {
             clock: Arc::new(RealClock::new()),
             fs: Arc::new(RealFs::new()),
@@ -84,7 +96,7 @@ pub struct Server {
     /// Everything that serves, in no particular order.
     tasks: JoinSet<()>,
     scheduler: Option<SchedulerNode>,
-    store: Option<StoreNode>,
+    stores: Vec<StoreNode>,
 }
 
 impl Server {
@@ -105,11 +117,13 @@ impl Server {
             Some(scheduler) => Placement::Local(scheduler.local()),
             None => Placement::Remote(Arc::new(Remote::new(config.scheduler.endpoints.clone()))),
         };
-        let store = match roles.store {
-            true => Some(StoreNode::start(&config, &process, placement, &mut tasks).await?),
-            false => None,
-        };
-        let cluster_id = match (&scheduler, &store) {
+        let mut stores = Vec::new();
+        for nth in 0..if roles.store { config.node.stores } else { 0 } {
+            let config = Arc::new(config.of_store(nth));
+            let placement = placement.clone();
+            stores.push(StoreNode::start(&config, nth, &process, placement, &mut tasks).await?);
+        }
+        let cluster_id = match (&scheduler, stores.first()) {
             (Some(scheduler), _) => scheduler.local().cluster_id,
             (None, Some(store)) => store.storage().ident().cluster_id,
             (None, None) => ClusterId(0),
@@ -117,20 +131,20 @@ impl Server {
         let ready = Ready {
             cluster_id,
             scheduler: scheduler.as_ref().and_then(SchedulerNode::addr),
-            store: store.as_ref().and_then(StoreNode::addr),
-            status: store.as_ref().and_then(StoreNode::status_addr),
+            stores: stores.iter().filter_map(StoreNode::addr).collect(),
+            statuses: stores.iter().filter_map(StoreNode::status_addr).collect(),
         };
-        Ok(Server { ready, process, tasks, scheduler, store })
+        Ok(Server { ready, process, tasks, scheduler, stores })
     }
 
     /// Where it listens.
     pub fn ready(&self) -> Ready {
-        self.ready
+        self.ready.clone()
     }
 
-    /// The store's data, for callers in the same process.
+    /// The first store's data, for callers in the same process.
     pub fn storage(&self) -> Option<&Storage> {
-        self.store.as_ref().map(StoreNode::storage)
+        self.stores.first().map(StoreNode::storage)
     }
 
     /// Resolves when a part has failed for good and nothing more is acknowledged; never in good times.
@@ -149,6 +163,9 @@ impl Server {
     /// Takes no new requests, lets those under way end within `deadline`, makes everything durable, and stops.
     pub async fn shutdown(mut self, deadline: Duration) {
         self.process.phase.send_replace(Phase::Draining);
+        for store in &self.stores {
+            store.disconnect();
+        }
         let drained = tokio::time::timeout(deadline, async {
             while self.tasks.join_next().await.is_some() {}
         });
@@ -157,10 +174,10 @@ impl Server {
         }
         self.process.phase.send_replace(Phase::Stopped);
         self.tasks.shutdown().await;
-        let (store, scheduler) = (self.store.take(), self.scheduler.take());
+        let (stores, scheduler) = (std::mem::take(&mut self.stores), self.scheduler.take());
         // Both join threads that may sit in a sync.
         let stopped = tokio::task::spawn_blocking(move || {
-            if let Some(store) = store {
+            for store in stores {
                 store.stop();
             }
             if let Some(scheduler) = scheduler {

@@ -1,33 +1,43 @@
-//! Assembles a store: data directory, engine, place in the cluster, storage, services, reports.
+//! Assembles a store: data, place in the cluster, replication, services, reports.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-
-use engine::{
-    Engine, Family, Kind,
-    data_dir::{DataDir, Expected, Identity, LockedDir, Owner, Role},
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
+
+use engine::{Engine, data_dir::DataDir};
 use proto::{
     health::health_server::HealthServer, tikvpb::tikv_server::TikvServer,
     tinykvpb::tiny_kv_server::TinyKvServer,
 };
-use storage::{Storage, StorageOptions, StoreIdent, identity};
-use tokio::{net::TcpListener, task::JoinSet};
-use types::{Code, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId, StoreId, limits};
+use raftstore::{RegionReport, StoreConfig, shell::Events, split_check::SplitLimits};
+use runtime::Rng;
+use storage::{Replication, Storage, StorageOptions, identity};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
+use types::{Bytes, Code, Region, StoreId, limits};
 
 use crate::{
     Config, StartError, StopCause,
-    config::{EngineKind, SyncMode, advertised},
+    config::advertised,
     http::{self, probes::Probes},
     listen::{self, Protocol},
-    metrics::{Metrics, StoreMetrics},
+    metrics::{Metrics, StoreMetrics, TransportMetrics},
     mux::{HttpMux, StoreMux},
-    placement::{ClusterState, Placement, RegionReport, StoreMeta, StoreReport},
+    placement::{
+        Placement, StoreMeta, StoreReport,
+        heartbeats::{Heartbeats, Reporting},
+        orders::Orders,
+    },
     server::Process,
     service::{
         health::HealthService, kv::KvService, rpc_times::RpcTimes, tikv::TikvService,
         tinykv::TinyKvService,
     },
-    unsynced::Unsynced,
+    store_data::StoreData,
+    transport::{self, StoreTransport},
+    unreported::Unreported,
 };
 
 /// Keys that one step of the search for expired keys looks at, between which it makes room for others.
@@ -39,14 +49,17 @@ pub(crate) struct StoreNode {
     addr: Option<SocketAddr>,
     status_addr: Option<SocketAddr>,
     storage: Storage,
+    transport: Arc<StoreTransport>,
     /// Locked as long as this lives. `None`: nothing is kept.
     _data_dir: Option<DataDir>,
 }
 
 impl StoreNode {
-    /// Starts a store; what it runs goes into `tasks`. Empty addresses open no sockets.
+    /// Starts a store, the one of this process that is counted `nth` from 0; what it runs goes into `tasks`. Empty addresses
+    /// open no sockets.
     pub(crate) async fn start(
         config: &Arc<Config>,
+        nth: usize,
         process: &Process,
         placement: Placement,
         tasks: &mut JoinSet<()>,
@@ -65,7 +78,8 @@ impl StoreNode {
             return Err(StartError::new(Code::DataDirMismatch, message));
         }
         let start_timestamp_s = process.clock.wall().as_secs();
-        let (engine, ident, data_dir) = open_data(config, process, &placement, &cluster).await?;
+        let data = StoreData::open(config, nth, process, &placement, &cluster).await?;
+        let StoreData { ident, engine, log, log_writer, snapshots, dir } = data;
         let store = StoreMeta {
             id: ident.store_id,
             address: match addr {
@@ -76,23 +90,74 @@ impl StoreNode {
             labels: config.node.labels.clone().into_iter().collect(),
             start_timestamp_s,
         };
-        let engine: Arc<dyn Engine> = match config.storage.sync {
-            SyncMode::Always => engine,
-            SyncMode::Os => Arc::new(Unsynced(engine)),
+        join(&placement, &store, &*engine).await?;
+
+        let addresses = Arc::new(placement.clone());
+        let (transport, transport_service) = StoreTransport::new(
+            ident.cluster_id,
+            ident.store_id,
+            addresses,
+            transport::Options::default(),
+        );
+        let unreported = Unreported::default();
+        let events = Arc::new(StoreEvents {
+            process: process.clone(),
+            placement: placement.clone(),
+            runtime: Handle::current(),
+            unreported: unreported.clone(),
+            told: OnceLock::new(),
+        });
+        let replication = Replication {
+            config: store_config(config, ident.store_id),
+            tick: config.raftstore.raft_base_tick_interval,
+            log,
+            log_writer,
+            snapshots: snapshots.clone(),
+            transport: Arc::clone(&transport) as Arc<dyn raftstore::shell::Transport>,
+            events: Arc::clone(&events) as Arc<dyn Events>,
+            rng: Rng::from_entropy(),
         };
-        let storage = open_storage(process, &placement, engine.clone())?;
-        let reporter = Reporter {
-            placement,
-            engine: engine.clone(),
-            storage: storage.clone(),
-            dir: data_dir.as_ref().map(|dir| dir.path().to_owned()),
-            start_timestamp_s,
+        let options = StorageOptions {
+            latch: Some(Arc::new(placement.clone())),
+            replication: Some(replication),
+            ..StorageOptions::default()
         };
-        reporter.join(&store).await?;
+        let (opened, clock) = (Arc::clone(&engine), process.clock.clone());
+        let storage = blocking(move || Storage::open(opened, clock, options)).await?;
+        let raft = storage.raft().expect("was opened with replication").clone();
+        transport.start(Arc::new(raft.clone()), snapshots);
+
+        let orders = Orders::new(placement.clone(), {
+            let raft = raft.clone();
+            Arc::new(move |region, epoch, kind| raft.admin(region, epoch, kind))
+        });
+        let reporting = Reporting {
+            store_id: ident.store_id,
+            tick: config.raftstore.raft_base_tick_interval,
+            store_interval: config.raftstore.pd_store_heartbeat_tick_interval,
+            store_report: {
+                let store = Reported {
+                    engine: Arc::clone(&engine),
+                    storage: storage.clone(),
+                    dir: dir.as_ref().map(|dir| dir.path().to_owned()),
+                    start_timestamp_s,
+                };
+                Box::new(move || store.report())
+            },
+            resend: Box::new(move || raft.report_all()),
+            on_order: {
+                let orders = orders.clone();
+                Box::new(move |order| orders.carry_out(order))
+            },
+        };
+        let heartbeats = Heartbeats::start(placement, reporting, process, tasks);
+        let _ = events.told.set((heartbeats, orders));
+        // What was said before nobody has heard.
+        storage.raft().expect("was opened with replication").report_all();
 
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
-            let kv = KvService::new(storage.clone(), times.clone());
+            let kv = KvService::new(storage.clone(), unreported, times.clone());
             let mux = StoreMux {
                 tikv: TikvServer::new(TikvService::new(kv.clone(), process.phase()))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
@@ -101,20 +166,18 @@ impl StoreNode {
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(usize::MAX),
                 health: HealthServer::new(HealthService::new(StoreMux::SERVICES, process.phase())),
+                transport: transport_service,
             };
             tasks.spawn(listen::serve(listener, Protocol::Http2, mux, process.phase()));
         }
         if let Some(listener) = status_listener {
             let store = StoreMetrics { storage: storage.clone(), engine };
-            let probes = Probes::new(process, Metrics::new(vec![Box::new(store), Box::new(times)]));
+            let transport = TransportMetrics(transport.counters());
+            let metrics = Metrics::new(vec![Box::new(store), Box::new(times), Box::new(transport)]);
+            let probes = Probes::new(process, metrics);
             let router = http::status::router(probes, config.clone(), storage.clone());
             tasks.spawn(listen::serve(listener, Protocol::Any, HttpMux(router), process.phase()));
         }
-        tasks.spawn(reporter.run(
-            config.raftstore.pd_store_heartbeat_tick_interval,
-            config.raftstore.pd_heartbeat_tick_interval,
-            process.clone(),
-        ));
         if config.storage.api.has_ttl() {
             tasks.spawn(sweep(
                 storage.clone(),
@@ -122,7 +185,7 @@ impl StoreNode {
                 process.clone(),
             ));
         }
-        Ok(StoreNode { addr, status_addr, storage, _data_dir: data_dir })
+        Ok(StoreNode { addr, status_addr, storage, transport, _data_dir: dir })
     }
 
     pub(crate) fn addr(&self) -> Option<SocketAddr> {
@@ -137,7 +200,12 @@ impl StoreNode {
         &self.storage
     }
 
-    /// Commits what waits and stops. Blocks.
+    /// Ends the streams of other stores, which never end by themselves. What is proposed from here on is not answered.
+    pub(crate) fn disconnect(&self) {
+        self.transport.stop();
+    }
+
+    /// Answers what waits and stops. Blocks.
     pub(crate) fn stop(self) {
         self.storage.shutdown();
     }
@@ -159,117 +227,6 @@ pub(crate) fn local_addr(listener: Option<&TcpListener>) -> Result<Option<Socket
         .map_err(|error| StartError::bind("a new socket", &error))
 }
 
-/// Opens the engine and says who the store is, making it somebody if it is new.
-async fn open_data(
-    config: &Arc<Config>,
-    process: &Process,
-    placement: &Placement,
-    cluster: &ClusterState,
-) -> Result<(Arc<dyn Engine>, StoreIdent, Option<DataDir>), StartError> {
-    let kind = match config.storage.engine {
-        EngineKind::Memory => Kind::Memory,
-        EngineKind::Fjall => Kind::Fjall,
-        EngineKind::RocksDb => Kind::RocksDb,
-    };
-    let path = config.node.data_dir.join("store-1");
-    let options = engine::Options {
-        cache_bytes: config.memory.block_cache().0,
-        memtable_bytes: config.memory.memtables().0 / 2,
-        ..engine::Options::default()
-    };
-    if kind == Kind::Memory {
-        let engine = engine::open(kind, &path, &options)?;
-        let ident = new_identity(&*engine, placement, cluster).await?;
-        return Ok((engine, ident, None));
-    }
-    // Opening recovers a journal: seconds, after a crash.
-    let (fs, engine_path) = (process.fs.clone(), path.join("engine"));
-    let (locked, engine) = blocking(move || {
-        let locked = LockedDir::lock(fs, &path)?;
-        Ok::<_, StartError>((locked, engine::open(kind, &engine_path, &options)?))
-    })
-    .await?;
-    if locked.is_new() {
-        let ident = match identity::load(&*engine)? {
-            // A creation that was cut short just before its last step, or FORMAT was removed: never begin again over
-            // what may be data.
-            Some(found)
-                if found.ident.cluster_id == cluster.cluster_id
-                    && found.ident.api == cluster.api =>
-            {
-                found.ident
-            }
-            Some(found) => {
-                let message = format!(
-                    "{} has no FORMAT file, but its engine holds store {} of cluster {}",
-                    locked.path().display(),
-                    found.ident.store_id,
-                    found.ident.cluster_id
-                );
-                return Err(StartError::new(Code::DataDirMismatch, message));
-            }
-            None => new_identity(&*engine, placement, cluster).await?,
-        };
-        let owner = Owner::Store { id: ident.store_id, engine: kind };
-        // Last: a folder with this file is complete.
-        let identity = Identity { cluster_id: ident.cluster_id, api_mode: ident.api, owner };
-        let dir = blocking(move || locked.create(identity)).await?;
-        return Ok((engine, ident, Some(dir)));
-    }
-    let expected = Expected {
-        role: Role::Store { engine: Some(kind) },
-        cluster_id: Some(cluster.cluster_id),
-        api_mode: Some(cluster.api),
-    };
-    let dir = blocking(move || locked.open(&expected, &mut |_| Ok(()))).await?;
-    let Some(found) = identity::load(&*engine)? else {
-        let message =
-            format!("{} says that it is complete, but its engine is empty", dir.path().display());
-        return Err(StartError::new(Code::Corrupt, message));
-    };
-    Ok((engine, found.ident, Some(dir)))
-}
-
-/// Makes an empty engine a store of the cluster: ids, identity, first regions, durably.
-async fn new_identity(
-    engine: &dyn Engine,
-    placement: &Placement,
-    cluster: &ClusterState,
-) -> Result<StoreIdent, StartError> {
-    if placement.is_bootstrapped().await? {
-        let message = "the cluster has its store already, and this one's data directory is new";
-        return Err(StartError::new(Code::NotAvailableYet, message)
-            .with_remedy("start with the data directory of the first store; several stores come with replication"));
-    }
-    let store_id = StoreId(placement.alloc_id().await?);
-    let mut regions = Vec::new();
-    for range in identity::bootstrap_ranges(cluster.api) {
-        let id = RegionId(placement.alloc_id().await?);
-        let peer =
-            Peer { id: PeerId(placement.alloc_id().await?), store_id, role: PeerRole::Voter };
-        regions.push(Region { id, range, epoch: RegionEpoch::FIRST, peers: vec![peer] });
-    }
-    let ident = StoreIdent { cluster_id: cluster.cluster_id, store_id, api: cluster.api };
-    identity::bootstrap(engine, &ident, &regions)?;
-    Ok(ident)
-}
-
-fn open_storage(
-    process: &Process,
-    placement: &Placement,
-    engine: Arc<dyn Engine>,
-) -> Result<Storage, StartError> {
-    let stopper = process.clone();
-    let options = StorageOptions {
-        latch: Some(Arc::new(placement.clone())),
-        on_stopped: Some(Box::new(move |error| {
-            stopper.stop(StopCause { code: error.code(), message: error.to_string() });
-        })),
-        ..StorageOptions::default()
-    };
-    Ok(Storage::open(engine, process.clock.clone(), options)?)
-}
-
 /// Runs something that blocks where it holds up nobody.
 pub(crate) async fn blocking<T: Send + 'static, E: Into<StartError> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
@@ -282,79 +239,115 @@ pub(crate) async fn blocking<T: Send + 'static, E: Into<StartError> + Send + 'st
     }
 }
 
-/// Tells the scheduler of the store and its regions. The store serves on while the scheduler is away.
+/// Takes the store's place in the cluster, at every start: clients must find it before it serves.
+///
+/// Two stores that begin at once may both hold first regions. The scheduler takes those of one; the other forgets its
+/// own, also after a crash in between: the scheduler does not know it then.
+async fn join(
+    placement: &Placement,
+    store: &StoreMeta,
+    engine: &dyn Engine,
+) -> Result<(), StartError> {
+    let regions: Vec<Region> =
+        identity::load(engine)?.map_or(Vec::new(), |identity| identity.serving());
+    let is_first =
+        !placement.is_bootstrapped().await? && placement.bootstrap(store, &regions).await?;
+    let is_new =
+        regions.iter().any(|region| region.epoch.conf_ver == 1 && region.epoch.version == 1);
+    if !is_first && is_new && placement.store_address(store.id).await.is_err() {
+        identity::forget_regions(engine, &regions)?;
+    }
+    placement.put_store(store).await?;
+    Ok(())
+}
+
+/// The settings of replication.
+fn store_config(config: &Config, store_id: StoreId) -> StoreConfig {
+    let raftstore = &config.raftstore;
+    let regions = &config.coprocessor;
+    let tick = raftstore.raft_base_tick_interval;
+    let ticks = |interval: Duration| {
+        u32::try_from(interval.as_millis().div_ceil(tick.as_millis().max(1))).unwrap_or(u32::MAX)
+    };
+    let mut settings = StoreConfig::new(store_id);
+    settings.core.election_ticks =
+        u32::try_from(raftstore.raft_election_timeout_ticks).unwrap_or(8);
+    settings.core.heartbeat_ticks = u32::try_from(raftstore.raft_heartbeat_ticks).unwrap_or(2);
+    settings.log_gc_ticks = ticks(raftstore.raft_log_gc_tick_interval);
+    settings.log_gc_entries = raftstore.raft_log_gc_count_limit as u64;
+    settings.log_gc_spare = raftstore.raft_log_gc_count_limit as u64;
+    settings.report_ticks = ticks(raftstore.pd_heartbeat_tick_interval);
+    settings.split_check_ticks = ticks(raftstore.split_region_check_tick_interval);
+    settings.stale_ticks = 4 * settings.core.election_ticks;
+    settings.split = SplitLimits {
+        max_bytes: regions.region_max_size.0,
+        split_bytes: regions.region_split_size.0,
+        max_keys: regions.region_max_keys as u64,
+        split_keys: regions.region_split_keys as u64,
+    };
+    settings
+}
+
+/// Passes on what the replicated store says.
 #[derive(Debug)]
-struct Reporter {
+struct StoreEvents {
+    process: Process,
     placement: Placement,
+    runtime: Handle,
+    unreported: Unreported,
+    /// Set once the store runs; what it says before is said again.
+    told: OnceLock<(Heartbeats, Orders)>,
+}
+
+impl Events for StoreEvents {
+    fn report(&self, report: RegionReport) {
+        if let Some((heartbeats, _)) = self.told.get() {
+            heartbeats.send(report);
+        }
+    }
+
+    fn ask_split(&self, region: Region, keys: Vec<Bytes>) {
+        if let Some((_, orders)) = self.told.get() {
+            orders.split(region, keys);
+        }
+    }
+
+    fn was_split(&self, regions: Vec<Region>) {
+        let report = self.unreported.begin(&regions);
+        let placement = self.placement.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = placement.report_batch_split(&regions).await {
+                // The heartbeats of the regions say it again.
+                tracing::debug!(%error, "the scheduler did not take the report of a split");
+            }
+            drop(report);
+        });
+    }
+
+    fn stopped(&self, error: &raftstore::Error) {
+        self.process.stop(StopCause { code: error.code(), message: error.to_string() });
+    }
+}
+
+/// What a store heartbeat says.
+struct Reported {
     engine: Arc<dyn Engine>,
     storage: Storage,
     dir: Option<PathBuf>,
     start_timestamp_s: u64,
 }
 
-impl Reporter {
-    /// Takes the store's place in the cluster, at every start: clients must find it before it serves.
-    async fn join(&self, store: &StoreMeta) -> Result<(), StartError> {
-        if !self.placement.is_bootstrapped().await?
-            && !self.placement.bootstrap(store, &self.storage.regions()).await?
-        {
-            return Err(StartError::new(
-                Code::ClusterMismatch,
-                "another store has just begun the same cluster",
-            ));
-        }
-        self.placement.put_store(store).await?;
-        self.report_regions().await?;
-        self.report_store().await?;
-        Ok(())
-    }
-
-    async fn report_store(&self) -> Result<(), StartError> {
+impl Reported {
+    fn report(&self) -> StoreReport {
         let (capacity, available) = self.dir.as_deref().map_or((0, 0), disk_space);
-        let report = StoreReport {
+        StoreReport {
             store_id: self.storage.ident().store_id,
             capacity,
             available,
             used: self.engine.statistics().disk_bytes,
             regions: u32::try_from(self.storage.regions().len()).unwrap_or(u32::MAX),
             start_timestamp_s: self.start_timestamp_s,
-        };
-        Ok(self.placement.report_store(&report).await?)
-    }
-
-    async fn report_regions(&self) -> Result<(), StartError> {
-        let (engine, storage) = (self.engine.clone(), self.storage.clone());
-        // Sizes may be read from disk.
-        let reports = blocking(move || {
-            let report = |region: Region| {
-                let mut approximate_size = 0;
-                for family in [Family::Default, Family::Lock, Family::Write] {
-                    approximate_size += engine.approximate_size(family, &region.range)?;
-                }
-                let store_id = storage.ident().store_id;
-                Ok(RegionReport { region, store_id, approximate_size, approximate_keys: 0 })
-            };
-            storage.regions().into_iter().map(report).collect::<engine::Result<Vec<_>>>()
-        })
-        .await?;
-        Ok(self.placement.report_regions(&reports).await?)
-    }
-
-    /// Reports until the process drains.
-    async fn run(self, store_interval: Duration, region_interval: Duration, process: Process) {
-        let mut store_tick = ticks(store_interval);
-        let mut region_tick = ticks(region_interval);
-        let draining = listen::until_draining(process.phase());
-        let mut draining = std::pin::pin!(draining);
-        loop {
-            let reported = tokio::select! {
-                _ = store_tick.tick() => self.report_store().await,
-                _ = region_tick.tick() => self.report_regions().await,
-                () = &mut draining => return,
-            };
-            if let Err(error) = reported {
-                tracing::warn!(%error, code = %error.code(), "the scheduler did not take a report");
-            }
+            ..StoreReport::default()
         }
     }
 }
@@ -392,7 +385,7 @@ async fn sweep(storage: Storage, interval: Duration, process: Process) {
 }
 
 /// Bytes of the disk under `path` and how many of them are free; 0 where the machine does not say.
-fn disk_space(path: &std::path::Path) -> (u64, u64) {
+pub(crate) fn disk_space(path: &std::path::Path) -> (u64, u64) {
     rustix::fs::statvfs(path)
         .map_or((0, 0), |disk| (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize))
 }

@@ -175,12 +175,7 @@ fn replay<S: Simulation>(seed: u64, settings: Settings) -> bool {
 
 type Mutant = (&'static str, &'static str);
 
-fn chosen_mutants(
-    known: &[Mutant],
-    only: &str,
-    first: usize,
-    count: Option<usize>,
-) -> Vec<Mutant> {
+fn chosen_mutants(known: &[Mutant], only: &str, first: usize, count: Option<usize>) -> Vec<Mutant> {
     let mut chosen: Vec<Mutant> =
         known.iter().copied().filter(|mutant| mutant.0.contains(only)).collect();
     if !chosen.is_empty() {

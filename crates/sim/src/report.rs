@@ -97,9 +97,8 @@ impl Totals {
     pub fn missing(&self) -> Vec<&'static str> {
         let (marks, counts) = self.required;
         let marks = marks.iter().filter(|name| !self.marks.contains_key(*name));
-        let counts = counts
-            .iter()
-            .filter(|name| self.counts.get(*name).is_none_or(|count| *count == 0));
+        let counts =
+            counts.iter().filter(|name| self.counts.get(*name).is_none_or(|count| *count == 0));
         marks.chain(counts).copied().collect()
     }
 

@@ -68,6 +68,16 @@ impl Regions {
         }
     }
 
+    /// The region that has a stored key, if it is here.
+    pub(crate) fn at(&self, stored_key: &[u8]) -> Option<Arc<Region>> {
+        match &self.known {
+            Known::Fixed(regions) => {
+                regions.iter().find(|region| region.range.contains(stored_key)).cloned()
+            }
+            Known::Live(views) => views.at(stored_key).map(|view| view.region),
+        }
+    }
+
     /// The regions for whose keys this store acts on its own: those that it leads.
     pub(crate) fn led(&self) -> Vec<Arc<Region>> {
         match &self.known {

@@ -13,7 +13,6 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct ClusterBuilder {
     config: Config,
-    stores: usize,
     schedulers: usize,
     threads: usize,
 }
@@ -24,12 +23,12 @@ impl ClusterBuilder {
         config.scheduler.addr = "127.0.0.1:0".to_owned();
         config.server.addr = "127.0.0.1:0".to_owned();
         config.server.status_addr = "127.0.0.1:0".to_owned();
-        ClusterBuilder { config, stores: 1, schedulers: 1, threads: 1 }.in_memory()
+        ClusterBuilder { config, schedulers: 1, threads: 1 }.in_memory()
     }
 
-    /// How many stores. More than one is refused by this version.
+    /// How many stores. Beyond the first, each takes the ports after those of the one before, if they are not free ones.
     pub fn stores(mut self, stores: usize) -> ClusterBuilder {
-        self.stores = stores;
+        self.config.node.stores = stores;
         self
     }
 
@@ -77,9 +76,9 @@ impl ClusterBuilder {
     /// # Errors
     /// A taken port, or a data directory that is locked, damaged or of something else.
     pub async fn start(self) -> Result<Cluster> {
-        let (stores, schedulers) = (self.stores, self.schedulers);
-        if stores != 1 || schedulers != 1 {
-            let message = format!("{stores} stores and {schedulers} schedulers in one process");
+        let schedulers = self.schedulers;
+        if schedulers != 1 {
+            let message = format!("{schedulers} schedulers in one process");
             return Err(Error::new(Code::NotAvailableYet, message));
         }
         let runtime = crate::runtime(self.threads)?;
@@ -91,7 +90,7 @@ impl ClusterBuilder {
     }
 }
 
-/// A cluster in this process: a scheduler and a store that any TiKV client may dial. Several can run side by side.
+/// A cluster in this process: a scheduler and stores that any TiKV client may dial. Several can run side by side.
 ///
 /// Dropping it stops its threads at once, as a kill would; [`Cluster::shutdown`] stops it in order.
 #[derive(Debug)]
@@ -117,12 +116,12 @@ impl Cluster {
 
     /// The stores' addresses.
     pub fn stores(&self) -> Vec<String> {
-        self.ready().store.iter().map(ToString::to_string).collect()
+        self.ready().stores.iter().map(ToString::to_string).collect()
     }
 
     /// The addresses of the stores' HTTP servers.
     pub fn status_addresses(&self) -> Vec<String> {
-        self.ready().status.iter().map(ToString::to_string).collect()
+        self.ready().statuses.iter().map(ToString::to_string).collect()
     }
 
     /// A client of this cluster.

@@ -5,9 +5,16 @@ use std::{path::Path, sync::Arc};
 use server::{Config, Roles, Server, config::EngineKind};
 use storage::{KvPair, RawScan, Storage};
 use tokio::runtime::Runtime;
-use types::{ApiMode, ApiVersion, Bytes, Code, PeerId, Region, RequestContext, limits};
+use types::{ApiMode, ApiVersion, Bytes, Code, ErrorClass, PeerId, Region, RequestContext, limits};
 
 use crate::{Cf, Error, Result, cluster::stop_runtime};
+
+/// How often something is tried again whose region changes, and how long it waits before that.
+const ATTEMPTS_MAX: u32 = 5_000;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// Bytes of a kind and the id of a keyspace, at the front of a key in API mode v2.
+const KEYSPACE_PREFIX: usize = 4;
 
 /// How to open a [`Db`].
 #[derive(Clone, Debug)]
@@ -50,8 +57,7 @@ impl DbBuilder {
         let server =
             receiver.recv().map_err(|_| Error::new(Code::Bug, "the start did not end"))??;
         let storage = server.storage().expect("has the store's role").clone();
-        let regions = storage.regions();
-        Ok(Db { storage, regions, server: Some(server), runtime: Some(Arc::new(runtime)) })
+        Ok(Db { storage, server: Some(server), runtime: Some(Arc::new(runtime)) })
     }
 }
 
@@ -62,8 +68,6 @@ impl DbBuilder {
 #[derive(Debug)]
 pub struct Db {
     storage: Storage,
-    /// In the order of their keys; an embedded store never changes them.
-    regions: Vec<Region>,
     server: Option<Server>,
     runtime: Option<Arc<Runtime>>,
 }
@@ -91,7 +95,7 @@ impl Db {
     /// The value of `key`.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         let key = key.as_ref();
-        Ok(self.storage.view()?.raw_get(&self.context(key), "", key)?)
+        self.at(key, |context| self.storage.view()?.raw_get(context, "", key))
     }
 
     /// Sets `key` to `value`.
@@ -106,14 +110,16 @@ impl Db {
         value: impl Into<Bytes>,
         ttl_s: u64,
     ) -> Result<()> {
-        let key = key.into();
-        Ok(self.storage.raw_put(&self.context(&key), "", key, value.into(), ttl_s).wait()?)
+        let (key, value) = (key.into(), value.into());
+        self.at(&key, |context| {
+            self.storage.raw_put(context, "", key.clone(), value.clone(), ttl_s).wait()
+        })
     }
 
     /// Removes `key`, if it is there.
     pub fn delete(&self, key: impl Into<Bytes>) -> Result<()> {
         let key = key.into();
-        Ok(self.storage.raw_delete(&self.context(&key), "", key).wait()?)
+        self.at(&key, |context| self.storage.raw_delete(context, "", key.clone()).wait())
     }
 
     /// Sets `key` to `new` (`None`: removes it) if its value is `expected` (`None`: if there is none). Returns
@@ -125,9 +131,10 @@ impl Db {
         new: Option<Bytes>,
     ) -> Result<(bool, Option<Bytes>)> {
         let key = key.into();
-        let context = self.context(&key);
-        let swapped =
-            self.storage.raw_compare_and_swap(&context, "", key, expected, new, 0).wait()?;
+        let swapped = self.at(&key, |context| {
+            let (key, expected, new) = (key.clone(), expected.clone(), new.clone());
+            self.storage.raw_compare_and_swap(context, "", key, expected, new, 0).wait()
+        })?;
         Ok((swapped.succeeded, swapped.previous))
     }
 
@@ -141,18 +148,45 @@ impl Db {
         end: impl Into<Bytes>,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>> {
-        let scan = RawScan { start: start.into(), end: end.into(), limit, ..RawScan::default() };
-        let pairs = self.storage.view()?.raw_scan(&self.context(&scan.start), &scan)?;
-        Ok(pairs.into_iter().map(|KvPair { key, value }| (key, value)).collect())
+        let (mut start, end): (Bytes, Bytes) = (start.into(), end.into());
+        let mut found = Vec::new();
+        loop {
+            let left = limit - found.len();
+            let scan = RawScan {
+                start: start.clone(),
+                end: end.clone(),
+                limit: left,
+                ..RawScan::default()
+            };
+            let (pairs, region) =
+                self.in_region(&start, |context| self.storage.view()?.raw_scan(context, &scan))?;
+            found.extend(pairs.into_iter().map(|KvPair { key, value }| (key, value)));
+            match self.user_bound(&start, &region.range.end) {
+                Some(next) if found.len() < limit && (end.is_empty() || next < end) => start = next,
+                _ => return Ok(found),
+            }
+        }
     }
 
     /// Removes every key from `start` up to but without `end` (empty: no bound).
     pub fn delete_range(&self, start: impl Into<Bytes>, end: impl Into<Bytes>) -> Result<()> {
-        let (start, end) = (start.into(), end.into());
-        Ok(self
-            .storage
-            .raw_delete_range(&self.context(&start), Cf::Default.name(), start, end)
-            .wait()?)
+        let (mut start, end): (Bytes, Bytes) = (start.into(), end.into());
+        loop {
+            let mut next = None;
+            self.in_region(&start, |context| {
+                let region = self.storage.region_at(&self.stored(&start));
+                let bound = region.and_then(|region| self.user_bound(&start, &region.range.end));
+                next = bound.filter(|bound| end.is_empty() || *bound < end);
+                let last = next.clone().unwrap_or_else(|| end.clone());
+                self.storage
+                    .raw_delete_range(context, Cf::Default.name(), start.clone(), last)
+                    .wait()
+            })?;
+            match next {
+                Some(next) => start = next,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Makes everything durable and stops. Dropping does the same without telling of a failure.
@@ -160,23 +194,70 @@ impl Db {
         self.stop()
     }
 
-    /// The region of `key`, as a client would name it.
-    fn context(&self, key: &[u8]) -> RequestContext {
+    /// Does something where `key` lies.
+    fn at<T>(
+        &self,
+        key: &[u8],
+        what: impl FnMut(&RequestContext) -> storage::Result<T>,
+    ) -> Result<T> {
+        self.in_region(key, what).map(|(done, _)| done)
+    }
+
+    /// Does something in the region of `key`, again if that changes meanwhile; returns the region too.
+    fn in_region<T>(
+        &self,
+        key: &[u8],
+        mut what: impl FnMut(&RequestContext) -> storage::Result<T>,
+    ) -> Result<(T, Arc<Region>)> {
+        let stored = self.stored(key);
         let ident = self.storage.ident();
-        let (stored, api_version) = match ident.api {
-            ApiMode::V1 => (Bytes::copy_from_slice(key), ApiVersion::V1),
-            ApiMode::V1Ttl => (Bytes::copy_from_slice(key), ApiVersion::V1Ttl),
-            ApiMode::V2 => (types::key::encode(key), ApiVersion::V2),
+        let api_version = match ident.api {
+            ApiMode::V1 => ApiVersion::V1,
+            ApiMode::V1Ttl => ApiVersion::V1Ttl,
+            ApiMode::V2 => ApiVersion::V2,
         };
-        let found =
-            self.regions.partition_point(|region| region.range.start <= stored).saturating_sub(1);
-        let region = &self.regions[found];
-        RequestContext {
-            region_id: region.id,
-            epoch: Some(region.epoch),
-            peer_id: region.peer_on(ident.store_id).map_or_else(PeerId::default, |peer| peer.id),
-            store_id: ident.store_id,
-            api_version,
+        let mut attempts = 0;
+        loop {
+            let region = self.storage.region_at(&stored).unwrap_or_default();
+            let context = RequestContext {
+                region_id: region.id,
+                epoch: Some(region.epoch),
+                peer_id: region
+                    .peer_on(ident.store_id)
+                    .map_or_else(PeerId::default, |peer| peer.id),
+                store_id: ident.store_id,
+                api_version,
+                replica_read: false,
+            };
+            match what(&context) {
+                Ok(done) => return Ok((done, region)),
+                Err(error) if attempts < ATTEMPTS_MAX && is_passing(&error) => {
+                    attempts += 1;
+                    std::thread::park_timeout(PAUSE);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn stored(&self, key: &[u8]) -> Bytes {
+        match self.storage.ident().api {
+            ApiMode::V1 | ApiMode::V1Ttl => Bytes::copy_from_slice(key),
+            ApiMode::V2 => types::key::encode(key),
+        }
+    }
+
+    /// The key that a user knows at the end of the region of `start`; `None`: nothing more is to be looked for.
+    fn user_bound(&self, start: &[u8], bound: &Bytes) -> Option<Bytes> {
+        if bound.is_empty() {
+            return None;
+        }
+        match self.storage.ident().api {
+            ApiMode::V1 | ApiMode::V1Ttl => Some(bound.clone()),
+            // Nothing leaves the keyspace in which it begins.
+            ApiMode::V2 => types::key::decode_exact(bound)
+                .filter(|bound| bound.get(..KEYSPACE_PREFIX) == start.get(..KEYSPACE_PREFIX))
+                .map(Bytes::from),
         }
     }
 
@@ -193,6 +274,11 @@ impl Db {
         stop_runtime(runtime);
         stopped.map_err(|_| Error::new(Code::Bug, "the stop did not end"))
     }
+}
+
+/// Whether a region was being cut, or was not led yet.
+fn is_passing(error: &storage::Error) -> bool {
+    matches!(error.class(), ErrorClass::Reroute | ErrorClass::BackOff)
 }
 
 impl Drop for Db {

@@ -121,6 +121,10 @@ pub const REGION_WEIGHT_MIN: u64 = MIB as u64;
 /// And at most: the sum over ten million of them is still a number.
 pub const REGION_WEIGHT_MAX: u64 = 1 << 39;
 
+/// With so many bytes free a store is not low on space, however large its disk is: room for the replicas of some 80 regions
+/// of the usual size. (PD's bound for young clusters.)
+pub const LOW_SPACE_BYTES: u64 = 8 << 30;
+
 /// How often the scheduler looks for what there is to do.
 pub const PATROL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -133,11 +137,74 @@ pub const OPERATOR_RECORD_TTL: Duration = Duration::from_secs(10 * 60);
 /// Instructions that wait to be sent to stores. More are dropped: whatever is not done is asked for again.
 pub const ORDERS_WAITING_MAX: usize = 4 * KIB;
 
+/// Instructions that wait on the stream of one store. A store that takes so few that there are more gets the rest when
+/// they are asked for again.
+pub const ORDERS_OF_STORE_WAITING_MAX: usize = KIB;
+
+/// Region heartbeats of one stream that wait for the scheduler's log together: one sync serves them all.
+pub const REGION_HEARTBEATS_WAITING_MAX: usize = 256;
+
+/// Regions of a store whose newest report waits to be sent to the scheduler: as many as a store holds, at about 300
+/// bytes each. Beyond them reports are dropped, and everything is reported again once there is room.
+pub const REGION_REPORTS_WAITING_MAX: usize = 64 * KIB;
+
+/// Splits for which a store asks the scheduler for ids at once. The others come with the next look at their regions.
+pub const SPLITS_UNDER_WAY_MAX: usize = 64;
+
 /// Regions that one request may ask ids for: as many as keys in the largest request of a client that splits ahead.
 pub const SPLIT_REGIONS_MAX: u32 = 4 * KIB as u32;
+
+/// Messages of one kind (appends, all others) that wait for one store: six rounds of heartbeats of 10,000 regions. More
+/// are dropped; Raft sends again what matters.
+pub const TRANSPORT_MESSAGES_WAITING_MAX: usize = 64 * KIB;
+
+/// Bytes of those messages: two regions' whole windows of appends. A store that takes less than that is behind anyway,
+/// and what waits longer is stale when it arrives.
+pub const TRANSPORT_BYTES_WAITING_MAX: usize = 32 * MIB;
+
+/// Bytes of messages that leave for a store in one batch, if one alone is not larger: enough that a batch costs little
+/// beside its messages, and so few that a heartbeat does not wait long for the batch before it.
+pub const TRANSPORT_BATCH_BYTES: usize = MIB;
+
+/// How long a store waits before it dials another one again, at first: a restart takes about as long.
+pub const TRANSPORT_RETRY_MIN: Duration = Duration::from_millis(50);
+
+/// And at most: what a store that comes back may lose of its first seconds. It also is how often a store asks the
+/// scheduler for the address of one that is gone.
+pub const TRANSPORT_RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// How long dialling another store may take.
+pub const TRANSPORT_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Without word from another store for this long it is asked whether it is there, and given as long to answer: a cut
+/// network or a stopped process is noticed after twice this time.
+pub const TRANSPORT_PING_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Bytes of a snapshot's file that travel at once: 4 sends and 4 receives hold 4 MiB of them.
+pub const SNAPSHOT_PART_BYTES: usize = 512 * KIB;
+
+/// Snapshots that one store sends at once: each reads a disk that also serves requests.
+pub const SNAPSHOT_SENDS_MAX: usize = 4;
+
+/// Snapshots that one store receives at once, from all others.
+pub const SNAPSHOT_RECEIVES_MAX: usize = 4;
+
+/// Snapshots that wait to be sent. More are given up at once, and made again when Raft asks again.
+pub const SNAPSHOT_SENDS_WAITING_MAX: usize = 256;
+
+/// How long a snapshot waits to be sent: half of the time after which Raft asks for another one.
+pub const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long a snapshot may stand still on its way.
+pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(20);
+
+/// Bytes a second below which a snapshot is given up: the log that it will need grows meanwhile.
+pub const SNAPSHOT_BYTES_PER_SECOND_MIN: u64 = MIB as u64;
 
 /// How long a graceful stop waits for requests that are under way.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(ENTRY_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(ENTRY_BYTES_MAX + TRANSPORT_BATCH_BYTES < MESSAGE_BYTES_MAX);
+const _: () = assert!(MESSAGE_BYTES_MAX < TRANSPORT_BYTES_WAITING_MAX);

@@ -70,6 +70,12 @@ pub(crate) struct Peer {
     flights: VecDeque<Flight>,
     /// A snapshot that is being made for somebody.
     pub(crate) makes_snapshot: bool,
+    /// None is made before this tick of the store, since one could not be.
+    pub(crate) no_snapshot_before: u64,
+    /// The tick at which somebody has asked for the one that was made.
+    pub(crate) snapshot_used_at: u64,
+    /// Members to whom a snapshot can't be sent now.
+    unsent: Vec<u64>,
     /// A snapshot replaces the data; nothing is applied before it has.
     pub(crate) installing: Option<Descriptor>,
     /// The change of the members that removes this peer is applied. It stays while it leads, so that others learn it.
@@ -119,6 +125,9 @@ impl Peer {
             reads_at: VecDeque::new(),
             flights: VecDeque::new(),
             makes_snapshot: false,
+            no_snapshot_before: 0,
+            snapshot_used_at: 0,
+            unsent: Vec::new(),
             installing: None,
             is_removed: false,
             leaderless: 0,

@@ -1,8 +1,12 @@
 //! What the core says, done: persist, send, apply, in that order.
 
 use engine::raft_log::{LogBatch, Ticket};
-use raft::{Message, MessageBody, Ready};
-use types::{RegionError, codec::DecodeError, marks::{mutant, sometimes}};
+use raft::{Message, MessageBody, Ready, SnapshotStatus};
+use types::{
+    PeerId, RegionError,
+    codec::DecodeError,
+    marks::{mutant, sometimes},
+};
 
 use super::{Flight, Peer};
 use crate::{
@@ -11,7 +15,7 @@ use crate::{
     log_storage::to_log,
     message::{self, StoreMessage},
     snapshot::Descriptor,
-    state::encode_hard_state,
+    state::{ApplyState, encode_hard_state},
     store::{Output, Response, Token},
 };
 
@@ -25,11 +29,12 @@ pub(crate) struct Persisting {
 
 impl Peer {
     /// Takes one Ready: adds what it persists to `batch` and performs the parts that wait for nothing. The core must not
-    /// be used before the batch is appended and [`Peer::appended`] is told.
+    /// be used before the batch is appended and [`Peer::appended`] is told. Snapshots go to whom `may_send` says.
     pub(crate) fn take_ready<A>(
         &mut self,
         batch: &mut LogBatch,
         out: &mut Vec<Output<A>>,
+        mut may_send: impl FnMut(PeerId) -> bool,
     ) -> Result<Option<Persisting>> {
         if !self.node.has_ready() {
             return Ok(None);
@@ -66,7 +71,11 @@ impl Peer {
         }
         batch.append(region.0, entries.into_iter().map(to_log).collect());
         for message in messages {
-            self.send(message, out);
+            let is_snapshot = matches!(message.body, MessageBody::Snapshot(_));
+            match !is_snapshot || may_send(PeerId(message.to)) {
+                true => self.send(message, out),
+                false => self.unsent.push(message.to),
+            }
         }
         if !committed.is_empty() {
             let (region_id, peer_id) = (region, self.id);
@@ -94,6 +103,9 @@ impl Peer {
         let before = self.flights.back().map_or(Ticket(0), |flight| flight.ticket);
         flight.ticket = if must_sync { ticket } else { before };
         self.flights.push_back(flight);
+        for to in std::mem::take(&mut self.unsent) {
+            self.node.report_snapshot(to, SnapshotStatus::Failed);
+        }
     }
 
     /// Everything up to `ticket` is durable: performs what has waited for that. Returns whether anything had.
@@ -204,11 +216,12 @@ impl Peer {
         out.push(Output::Send(Box::new(message)));
     }
 
-    /// Performs an effect on the peer itself.
-    pub(crate) fn take_effect(&mut self, effect: &Effect) {
-        if !matches!(effect, Effect::CompactLog { .. }) {
-            self.node.storage().drop_snapshot();
-        }
+    /// Performs an effect on the peer itself. Returns where a snapshot stood that is of no use any more.
+    pub(crate) fn take_effect(&mut self, effect: &Effect) -> Option<ApplyState> {
+        let dropped = match effect {
+            Effect::CompactLog { .. } => None,
+            _ => self.node.storage().drop_snapshot(),
+        };
         match effect {
             Effect::Members { change, region } => {
                 self.node.apply_conf_change(change);
@@ -223,6 +236,7 @@ impl Peer {
             }
             Effect::CompactLog { .. } | Effect::Destroyed => {}
         }
+        dropped
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) enum Job {
     SyncEngine,
     MakeSnapshot { region_id: RegionId },
     ForgetSnapshot { region_id: RegionId, applied: ApplyState },
+    ForgetMade { region_id: RegionId, applied: ApplyState },
     CheckSplit(SplitJob),
 }
 
@@ -57,11 +58,20 @@ fn work<A>(job: Job, tools: &Tools) -> Result<Option<Input<A>>> {
             Ok(Some(Input::EngineSynced))
         }
         Job::MakeSnapshot { region_id } => {
-            let descriptor = snapshots.make(&**engine, region_id)?;
+            let descriptor = match snapshots.make(&**engine, region_id) {
+                Ok(descriptor) => descriptor,
+                // Its file could not be written (the disk may be full), which harms nobody: it is tried again. An engine
+                // that has failed says so from now on.
+                Err(_) => engine.snapshot().map(|_| None)?,
+            };
             Ok(Some(Input::SnapshotMade { region_id, descriptor }))
         }
         Job::ForgetSnapshot { region_id, applied } => {
             snapshots.forget_received(region_id, applied)?;
+            Ok(None)
+        }
+        Job::ForgetMade { region_id, applied } => {
+            snapshots.forget_made(region_id, applied)?;
             Ok(None)
         }
         Job::CheckSplit(job) => {

@@ -214,6 +214,9 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
             Output::ForgetSnapshot { region_id, applied } => {
                 drop(self.jobs.send(Job::ForgetSnapshot { region_id, applied }));
             }
+            Output::ForgetMade { region_id, applied } => {
+                drop(self.jobs.send(Job::ForgetMade { region_id, applied }));
+            }
             Output::Reply { token, result } => self.answer(token, result),
             Output::Read { token, .. } => {
                 let waiter = self.state.waiters.remove(&token);

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    ops::Bound::{Included, Unbounded},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
@@ -69,6 +70,14 @@ impl Views {
     /// The view of a region, if there is a peer of it that knows its region.
     pub fn find(&self, region: RegionId) -> Option<PeerView> {
         self.with(region, |known| known.view.clone())
+    }
+
+    /// The view of the region that has `key`, if it is here.
+    pub fn at(&self, key: &[u8]) -> Option<PeerView> {
+        let slots = self.read();
+        let (_, id) = slots.by_start.range::<[u8], _>((Unbounded, Included(key))).next_back()?;
+        let view = slots.find(*id)?.view.clone();
+        view.region.range.contains(key).then_some(view)
     }
 
     /// All views, in the order of their keys.

@@ -9,7 +9,7 @@
 
 use raft::MessageBody as RaftBody;
 use types::{
-    KeyRange, Region, RegionEpoch, RegionId,
+    KeyRange, Peer as Member, PeerId, PeerRole, Region, RegionEpoch, RegionId,
     marks::{mutant, sometimes},
 };
 
@@ -30,7 +30,7 @@ impl<A> Store<A> {
         }
         let (raft, range) = match message.body {
             MessageBody::Gone { region } => {
-                self.on_gone(message.to.id, &region);
+                self.on_gone(message.from.id, message.to.id, &region);
                 return Ok(());
             }
             MessageBody::AmIMember => {
@@ -157,6 +157,10 @@ impl<A> Store<A> {
             Descriptor::decode(data).map_err(|error| Error::damaged(region_id, error))?;
         let region = &descriptor.region;
         let is_member = region.peers.iter().any(|peer| peer.id.0 == to);
+        let installing = self.peers.values().filter(|peer| peer.installing.is_some()).count();
+        if self.config.snapshots_receiving_max <= installing {
+            return Ok(false);
+        }
         let is_installing =
             self.peers.get(&region_id).is_some_and(|peer| peer.installing.is_some());
         let installs_there = self.peers.values().any(|peer| {
@@ -171,7 +175,8 @@ impl<A> Store<A> {
             sometimes!("store: a snapshot is refused because its keys are another region's");
         }
         // A crash must not bring those back who had these keys before: their entries would be applied again.
-        let mut before = self.destroying.values().chain(&self.unsettled);
+        let destroying = self.destroying.values().map(|destroying| &destroying.range);
+        let mut before = destroying.chain(&self.unsettled);
         let comes_back = before.any(|range| !range.intersect(&region.range).is_empty())
             && !mutant!("snapshot_before_its_range_is_settled")
             && !mutant!("overlap_is_not_checked");
@@ -182,18 +187,34 @@ impl<A> Store<A> {
     }
 
     /// A peer here was removed, as somebody says who knows the members `region` has since.
-    fn on_gone(&mut self, peer_id: types::PeerId, region: &Region) {
-        let Some(peer) = self.peers.get(&region.id) else { return };
+    ///
+    /// A voter does not believe a learner: of those who vote, nobody may know it yet (the learner heard it from a leader
+    /// that removes itself), and then they need this peer's vote. It asks those who vote.
+    fn on_gone(&mut self, from: PeerId, peer_id: PeerId, region: &Region) {
+        let Some(peer) = self.peers.get_mut(&region.id) else { return };
         let is_later = peer.region.epoch.conf_ver < region.epoch.conf_ver;
         let is_member = region.peers.iter().any(|member| member.id == peer_id);
-        if peer.id == peer_id && is_later && !is_member && peer.installing.is_none() {
-            if let Some(peer) = self.peers.get_mut(&region.id) {
-                // The tombstone remembers since when.
-                peer.region.epoch.conf_ver = region.epoch.conf_ver;
-            }
-            sometimes!("store: a peer learns that it is gone");
-            self.destroy(region.id);
+        if peer.id != peer_id || !is_later || is_member || peer.installing.is_some() {
+            return;
         }
+        let learner = |member: &&Member| member.role == PeerRole::Learner;
+        let is_told_by_learner = region.peers.iter().filter(learner).any(|peer| peer.id == from);
+        if is_told_by_learner && peer.member().role != PeerRole::Learner {
+            let voters = region.peers.iter().filter(|member| !learner(member));
+            peer.addresses.extend(voters.map(|member| (member.id, *member)));
+            self.ask_membership(region.id);
+            return;
+        }
+        // The tombstone remembers since when, and who the members elsewhere are since: it may be asked by one of them.
+        // Of this store it remembers who goes (`destroy`). Who knew nothing of the region leaves none.
+        if peer.is_initialised() {
+            let store = self.config.store_id;
+            let elsewhere = region.peers.iter().filter(|member| member.store_id != store);
+            peer.region.epoch.conf_ver = region.epoch.conf_ver;
+            peer.region.peers = elsewhere.copied().collect();
+        }
+        sometimes!("store: a peer learns that it is gone");
+        self.destroy(region.id);
     }
 
     /// Somebody hears of no leader. Who lives here knows, or who did: a tombstone remembers the members of its time.

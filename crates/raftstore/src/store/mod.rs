@@ -7,10 +7,12 @@
 //! A store and its applier are two machines so that entries are applied while others are being replicated. The store
 //! believes what the applier has told it; who reads looks into the engine itself.
 
+mod log_gc;
 mod messages;
 mod open;
 mod reports;
 mod requests;
+mod snapshots;
 mod splits;
 
 use std::{
@@ -22,8 +24,10 @@ use engine::{
     Engine, Snapshot as EngineSnapshot,
     raft_log::{LogBatch, RaftLog, Ticket},
 };
-use raft::SnapshotStatus;
-use types::{Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId, marks::{mutant, sometimes}};
+use types::{
+    Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId,
+    marks::{mutant, sometimes},
+};
 
 use crate::{
     apply::{Applied, Effect, Task},
@@ -123,8 +127,15 @@ pub enum Output<A> {
         /// Which.
         region_id: RegionId,
     },
-    /// Remove the file of a snapshot that was received.
+    /// Remove the files of snapshots that were received.
     ForgetSnapshot {
+        /// Of this region.
+        region_id: RegionId,
+        /// Where the last of them stands.
+        applied: ApplyState,
+    },
+    /// Remove the file of a snapshot that was made.
+    ForgetMade {
         /// Of this region.
         region_id: RegionId,
         /// Where it stands.
@@ -203,6 +214,15 @@ enum AfterSync {
     Settle(KeyRange),
 }
 
+/// A region whose peer here is being destroyed.
+#[derive(Debug)]
+struct Destroying {
+    /// Its keys.
+    range: KeyRange,
+    /// How far it was.
+    applied: ApplyState,
+}
+
 /// All peers of a store.
 pub struct Store<A> {
     config: StoreConfig,
@@ -216,8 +236,8 @@ pub struct Store<A> {
     dirty: BTreeSet<RegionId>,
     /// Peers whose Readies wait for the disk.
     flying: BTreeSet<RegionId>,
-    /// Regions whose peer here is being destroyed, with their keys: nobody new lives there before that is durable.
-    destroying: BTreeMap<RegionId, KeyRange>,
+    /// Regions whose peer here is being destroyed: nobody new lives there before that is durable.
+    destroying: BTreeMap<RegionId, Destroying>,
     /// Keys that splits have given to regions of their own: until that is durable, a start may find the old region with
     /// them and apply its entries again.
     unsettled: Vec<KeyRange>,
@@ -233,6 +253,7 @@ pub struct Store<A> {
     /// Regions that are to be looked at, and how many are being looked at.
     to_check: BTreeSet<RegionId>,
     checking: usize,
+    snapshots: snapshots::Snapshotting,
     ticks: u64,
     out: Vec<Output<A>>,
 }
@@ -265,27 +286,10 @@ impl<A> Store<A> {
             Input::EngineSynced => self.on_engine_synced()?,
             Input::ReportAll => self.report_all(),
             Input::SnapshotMade { region_id, descriptor } => {
-                if let Some(peer) = self.peers.get_mut(&region_id) {
-                    peer.makes_snapshot = false;
-                    let is_newer = |now: RegionEpoch, made: RegionEpoch| {
-                        now.conf_ver <= made.conf_ver && now.version <= made.version
-                    };
-                    if let Some(descriptor) = descriptor
-                        && is_newer(peer.region.epoch, descriptor.region.epoch)
-                    {
-                        peer.node.storage().keep_snapshot(descriptor.to_raft());
-                    }
-                }
+                self.on_snapshot_made(region_id, descriptor);
             }
             Input::SnapshotSent { region_id, to, arrived } => {
-                if let Some(peer) = self.peers.get_mut(&region_id) {
-                    let status = match arrived {
-                        true => SnapshotStatus::Finished,
-                        false => SnapshotStatus::Failed,
-                    };
-                    peer.node.report_snapshot(to.0, status);
-                    self.dirty.insert(region_id);
-                }
+                self.on_snapshot_sent(region_id, to, arrived);
             }
             Input::SplitChecked { region_id, epoch, found } => {
                 self.on_split_checked(region_id, epoch, found);
@@ -312,7 +316,9 @@ impl<A> Store<A> {
             let mut persisting = Vec::new();
             for &region_id in &dirty {
                 let Some(peer) = self.peers.get_mut(&region_id) else { continue };
-                if let Some(ready) = peer.take_ready(&mut batch, &mut self.out)? {
+                let (snapshots, most) = (&mut self.snapshots, self.config.snapshots_sending_max);
+                let may_send = |to| snapshots.may_send(region_id, to, most);
+                if let Some(ready) = peer.take_ready(&mut batch, &mut self.out, may_send)? {
                     must_sync |= ready.must_sync;
                     persisting.push((region_id, ready));
                 }
@@ -357,14 +363,6 @@ impl<A> Store<A> {
         Ok(std::mem::take(&mut self.out))
     }
 
-    fn make_snapshot_if_wanted(&mut self, region_id: RegionId) {
-        let Some(peer) = self.peers.get_mut(&region_id) else { return };
-        if peer.node.storage().take_wanted().is_some() && !peer.makes_snapshot {
-            peer.makes_snapshot = true;
-            self.out.push(Output::MakeSnapshot { region_id });
-        }
-    }
-
     fn tick(&mut self) {
         self.ticks += 1;
         let looks = self.ticks.is_multiple_of(u64::from(self.config.log_gc_ticks.max(1)));
@@ -379,7 +377,13 @@ impl<A> Store<A> {
             }
             self.dirty.insert(*region_id);
             if looks && peer.leads() {
-                compact_if_long(&self.config, &self.log, peer);
+                log_gc::compact_if_long(&self.config, &self.log, peer);
+            }
+            if looks && peer.node.storage().has_snapshot() {
+                let patience = self.config.snapshot_ticks;
+                if let Some(applied) = snapshots::drop_if_unused(peer, self.ticks, patience) {
+                    self.out.push(Output::ForgetMade { region_id: *region_id, applied });
+                }
             }
             if reports::has_news(&self.config, peer) {
                 news.push(*region_id);
@@ -413,6 +417,9 @@ impl<A> Store<A> {
         let region_id = applied.region_id;
         if applied.effects.contains(&Effect::Destroyed) {
             self.after_sync.push(AfterSync::Remove(region_id));
+            if let Some(Destroying { applied, .. }) = self.destroying.get(&region_id) {
+                self.after_sync.push(AfterSync::Forget(region_id, *applied));
+            }
             return Ok(());
         }
         let Some(peer) = self.peers.get_mut(&region_id) else { return Ok(()) };
@@ -425,7 +432,9 @@ impl<A> Store<A> {
         let mut splits = Vec::new();
         for effect in &effects {
             let before = peer.region.range.clone();
-            peer.take_effect(effect);
+            if let Some(applied) = peer.take_effect(effect) {
+                self.out.push(Output::ForgetMade { region_id, applied });
+            }
             match effect {
                 Effect::CompactLog { index } if mutant!("log_compacted_before_engine_sync") => {
                     let mut batch = LogBatch::new();
@@ -497,7 +506,7 @@ impl<A> Store<A> {
                 // Meanwhile the region has moved away and come back. What the split has made is nobody's; who came back
                 // begins again when that is gone.
                 sometimes!("store: a split finds that its region has moved away and come back");
-                self.remove_data(region.clone());
+                self.remove_data(region.clone(), ApplyState::FIRST);
                 return Ok(());
             }
         }
@@ -541,19 +550,25 @@ impl<A> Store<A> {
         if self.ranges.get(&peer.region.range.start) == Some(&region_id) {
             self.ranges.remove(&peer.region.range.start);
         }
+        self.forget_made(region_id, peer.node.storage().drop_snapshot());
+        self.snapshots.sending.retain(|(region, _)| *region != region_id);
         let own = peer.member();
         match peer.installing.take() {
             // The applier may be at it.
-            Some(descriptor) => self.remove_data(with_own(descriptor.region, own)),
-            None if peer.is_initialised() => self.remove_data(with_own(peer.region, own)),
+            Some(Descriptor { region, applied, .. }) => {
+                self.remove_data(with_own(region, own), applied);
+            }
+            None if peer.is_initialised() => {
+                self.remove_data(with_own(peer.region, own), peer.applied)
+            }
             // There are no data. Its votes stay in the log.
             None => sometimes!("store: a peer without data is destroyed"),
         }
     }
 
     /// Has the data of a region removed, and everything that is known of it but a tombstone. Nobody lives there before.
-    fn remove_data(&mut self, region: Region) {
-        self.destroying.insert(region.id, region.range.clone());
+    fn remove_data(&mut self, region: Region, applied: ApplyState) {
+        self.destroying.insert(region.id, Destroying { range: region.range.clone(), applied });
         let ranges = vec![region.range.clone()];
         self.out.push(Output::Apply(Task::Destroy { region, ranges }));
     }
@@ -676,22 +691,6 @@ fn with_own(mut region: Region, own: types::Peer) -> Region {
         region.peers.push(own);
     }
     region
-}
-
-/// Has the log of a region compacted if it is long. Followers that are a little behind are spared.
-fn compact_if_long(config: &StoreConfig, log: &RaftLog, peer: &mut Peer) {
-    let Some(bounds) = log.bounds(peer.region_id().0) else { return };
-    let applied = peer.applied.index;
-    if applied < bounds.base_index.max(peer.compacting) + config.log_gc_entries {
-        return;
-    }
-    let status = peer.node.status();
-    let slowest = status.peers.iter().map(|peer| peer.matched).min().unwrap_or(applied);
-    let spared = applied.saturating_sub(config.log_gc_spare);
-    let index = slowest.max(spared).min(applied.saturating_sub(1));
-    if bounds.base_index < index {
-        peer.compact_log(index);
-    }
 }
 
 /// The log of a new group. A vote that was given before is kept.

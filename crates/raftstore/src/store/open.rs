@@ -16,7 +16,7 @@ use engine::{
 };
 use types::{Region, RegionId, marks::sometimes};
 
-use super::{Output, Store, first_log};
+use super::{Destroying, Output, Store, first_log};
 use crate::{
     apply::Task,
     config::StoreConfig,
@@ -73,6 +73,7 @@ impl<A> Store<A> {
             grown: Default::default(),
             to_check: Default::default(),
             checking: 0,
+            snapshots: Default::default(),
             ticks: 0,
             out: Vec::new(),
         };
@@ -89,13 +90,16 @@ impl<A> Store<A> {
                 PeerState::Tombstone => {
                     store.finish_tombstone(&found.region, applied, &live, snapshots)?;
                 }
-                PeerState::Normal | PeerState::Applying => {
+                PeerState::Normal => {
                     let applied = applied.unwrap_or(ApplyState::FIRST);
                     store.open_peer(found.region.clone(), applied, snapshots)?;
                 }
             }
         }
         store.open_orphans(snapshots)?;
+        let installing = store.peers.values().filter_map(|peer| peer.installing.as_ref());
+        let needed = installing.map(|found| (found.region.id, found.applied)).collect();
+        snapshots.remove_all_but(&needed)?;
         Ok(store)
     }
 
@@ -130,7 +134,8 @@ impl<A> Store<A> {
         let is_free = live.iter().all(|other| other.range.intersect(&region.range).is_empty());
         let ranges = if is_free { vec![region.range.clone()] } else { Vec::new() };
         sometimes!("store: a peer is destroyed again after a crash");
-        self.destroying.insert(region.id, region.range.clone());
+        let applied = applied.unwrap_or_default();
+        self.destroying.insert(region.id, Destroying { range: region.range.clone(), applied });
         self.out.push(Output::Apply(Task::Destroy { region: region.clone(), ranges }));
         Ok(())
     }

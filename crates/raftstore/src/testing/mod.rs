@@ -55,6 +55,8 @@ pub struct Node {
     syncs_log: bool,
     syncs_engine: bool,
     makes: VecDeque<RegionId>,
+    /// How many snapshots were to be made at once.
+    pub most_makes: usize,
     checks: VecDeque<SplitJob>,
 }
 
@@ -108,6 +110,8 @@ pub struct Cluster {
     pub splits: bool,
     /// What the scheduler was asked to have split and was not.
     pub asked: Vec<(Region, Vec<Bytes>)>,
+    /// Snapshots can't be made, as if there were no room for their files.
+    pub makes_fail: bool,
     /// What the scheduler was told to be split.
     pub was_split: Vec<Vec<Region>>,
     /// What became of requests.
@@ -139,6 +143,7 @@ impl Cluster {
             reported: 0,
             splits: false,
             asked: Vec::new(),
+            makes_fail: false,
             was_split: Vec::new(),
             fates: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -204,6 +209,7 @@ impl Cluster {
             syncs_log: false,
             syncs_engine: false,
             makes: VecDeque::new(),
+            most_makes: 0,
             checks: VecDeque::new(),
         };
         self.nodes.insert(id, node);
@@ -319,9 +325,15 @@ impl Cluster {
                     let Descriptor { region, applied, .. } = descriptor;
                     node.tasks.push_back(Task::Install { peer_id, region, applied, source });
                 }
-                Output::MakeSnapshot { region_id } => node.makes.push_back(region_id),
+                Output::MakeSnapshot { region_id } => {
+                    node.makes.push_back(region_id);
+                    node.most_makes = node.most_makes.max(node.makes.len());
+                }
                 Output::ForgetSnapshot { region_id, applied } => {
                     node.snapshots.forget_received(region_id, applied).unwrap();
+                }
+                Output::ForgetMade { region_id, applied } => {
+                    node.snapshots.forget_made(region_id, applied).unwrap();
                 }
                 Output::Reply { token, result } => {
                     let fate = match result {
@@ -417,7 +429,10 @@ impl Cluster {
             }
             3 => {
                 let region_id = node.makes.pop_front().unwrap();
-                let descriptor = node.snapshots.make(&*node.engine, region_id).unwrap();
+                let descriptor = match self.makes_fail {
+                    true => None,
+                    false => node.snapshots.make(&*node.engine, region_id).unwrap(),
+                };
                 Input::SnapshotMade { region_id, descriptor }
             }
             _ => {
@@ -484,6 +499,15 @@ impl Cluster {
             }
         }
         text
+    }
+
+    /// The files of snapshots, and where they lie.
+    pub fn snapshot_files(&self) -> Vec<(StoreId, PathBuf)> {
+        let files = |(id, node): (&StoreId, &Node)| {
+            let files = node.fs.list(&dir().join("snapshots")).unwrap();
+            files.into_iter().map(|file| (*id, file)).collect::<Vec<_>>()
+        };
+        self.nodes.iter().flat_map(files).collect()
     }
 
     /// The pairs of a region on a store.

@@ -133,6 +133,12 @@ impl Operation {
         None
     }
 
+    /// The network is bad, so that it may take as long as that lasts: a group of two that is cut in two can do nothing,
+    /// and one that loses most messages little.
+    pub(crate) fn be_patient(&mut self, now: u64) {
+        self.begun = now;
+    }
+
     fn end(&self) -> &Bytes {
         match &self.want {
             Want::Scan(range) => &range.end,

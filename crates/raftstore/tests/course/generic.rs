@@ -100,12 +100,14 @@ impl Client {
         assert_eq!(found, self.last, "client {} has put the latter", self.id);
     }
 
-    /// Goes on; begins nothing new if it `stops`. Returns whether something is under way.
-    fn step(&mut self, course: &mut Course, stops: bool) -> bool {
+    /// Goes on; begins nothing new if it `stops` and has put something. Returns whether something is under way.
+    fn step(&mut self, course: &mut Course, is_bad: bool, stops: bool) -> bool {
+        let owes = self.puts == 0;
         let cluster = &mut course.cluster;
         let operation = match &mut self.operation {
             Some(operation) => operation,
-            None if stops || cluster.now() < self.rests_until => return false,
+            None if stops && !owes => return false,
+            None if cluster.now() < self.rests_until => return owes,
             None => {
                 let want = match cluster.rng().chance(0.5) {
                     true => Want::Change(Modify::Put {
@@ -118,6 +120,9 @@ impl Client {
                 self.operation.insert(Operation::new(want, cluster.now()))
             }
         };
+        if is_bad {
+            operation.be_patient(cluster.now());
+        }
         match operation.step(cluster) {
             None => return true,
             Some(Answer::Done) => {
@@ -231,11 +236,12 @@ impl Run {
     /// Time passes. Returns whether anything is under way in the end.
     fn pass(&mut self, milliseconds: u64, stops: bool) -> bool {
         let mut is_busy = false;
+        let is_bad = self.chaos.is_some();
         for _ in 0..milliseconds {
             self.course.pass(1);
             is_busy = false;
             for client in &mut self.clients {
-                is_busy |= client.step(&mut self.course, stops);
+                is_busy |= client.step(&mut self.course, is_bad, stops);
             }
             if let Some(chaos) = &mut self.chaos {
                 chaos.step(&mut self.course);

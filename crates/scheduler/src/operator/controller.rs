@@ -115,6 +115,15 @@ impl Operators {
         }
     }
 
+    /// Gives up what is being done to a region; says whether there was anything.
+    pub(crate) fn cancel(&mut self, region: RegionId, now: Duration) -> bool {
+        let is_running = self.running.contains_key(&region);
+        if is_running {
+            self.end(region, Status::Canceled("somebody has cancelled it"), now);
+        }
+        is_running
+    }
+
     /// The leader of a region has reported: what to ask it for, and what must be durable before.
     pub(crate) fn on_report(
         &mut self,

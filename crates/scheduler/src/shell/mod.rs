@@ -217,9 +217,24 @@ impl SchedulerHandle {
         &self,
         call: impl FnOnce(&mut Scheduler, Now) -> Result<Answer<T>>,
     ) -> Result<T> {
-        let (answer, wait) = self.inner.shared.step(call)?;
-        wait.over().await?;
-        answer
+        self.submit(call).await
+    }
+
+    /// [`run`](SchedulerHandle::run) for whoever makes many requests in a row: the call happens now, in the order of
+    /// the submissions, and what is returned waits until the answer may be seen. One sync then serves all of them.
+    ///
+    /// # Errors
+    /// As `run`, when it is waited for.
+    pub fn submit<T, F>(&self, call: F) -> impl Future<Output = Result<T>> + use<T, F>
+    where
+        F: FnOnce(&mut Scheduler, Now) -> Result<Answer<T>>,
+    {
+        let stepped = self.inner.shared.step(call);
+        async move {
+            let (answer, wait) = stepped?;
+            wait.over().await?;
+            answer
+        }
     }
 
     /// [`run`](SchedulerHandle::run) for threads. Must not be called by a task of a runtime.

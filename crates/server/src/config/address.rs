@@ -36,6 +36,16 @@ impl Address {
     }
 }
 
+/// The address of store `nth` (from 0) where `addr` is that of the first: as many ports further. Port 0 and what is no
+/// address stay as they are.
+pub(crate) fn nth(addr: &str, nth: usize) -> String {
+    let Ok(first) = addr.parse::<Address>() else { return addr.to_owned() };
+    match u16::try_from(nth).ok().and_then(|nth| first.port.checked_add(nth)) {
+        Some(port) if first.port != 0 && 0 < nth => first.with_port(port).to_string(),
+        _ => addr.to_owned(),
+    }
+}
+
 impl From<SocketAddr> for Address {
     fn from(addr: SocketAddr) -> Address {
         Address { host: addr.ip().to_string(), port: addr.port() }

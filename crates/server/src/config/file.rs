@@ -85,7 +85,10 @@ fn input(value: &Spanned<DeValue<'_>>) -> Input {
                 .collect();
             pairs.map_or(Input::Other("a table of other things"), Input::Table)
         }
-        DeValue::Float(_) => Input::Other("a fraction"),
+        DeValue::Float(x) => match x.as_str().replace('_', "").parse() {
+            Ok(x) => Input::Float(x),
+            Err(_) => Input::Other("a number that is none"),
+        },
         DeValue::Datetime(_) => Input::Other("a date"),
     }
 }

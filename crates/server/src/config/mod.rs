@@ -21,6 +21,7 @@ mod load;
 mod machine;
 mod problem;
 mod sample;
+mod schedule;
 mod validate;
 mod value;
 
@@ -33,6 +34,7 @@ pub use load::{Base, File, Flag, Loaded, Origin, Sources, load};
 pub use machine::Machine;
 pub use problem::{LoadError, Location, Problem};
 pub use sample::sample;
+pub(crate) use schedule::{change_schedule, schedule_to_json};
 pub use value::{EngineKind, LogFormat, LogLevel, SyncMode};
 
 use value::{Input, SettingValue};
@@ -106,6 +108,9 @@ settings! {
     node: NodeSettings {
         /// Folder of the data; created if missing. The scheduler and the store have a folder each inside.
         data_dir "node.data-dir": PathBuf = PathBuf::from("./tinykv-data");
+        /// Stores of this process. Beyond the first, each takes the ports after those of the one before, if they are not
+        /// free ones, and has a folder of its own.
+        stores "node.stores": usize = 1;
         /// Name of the scheduler member in lists of members.
         name "node.name": String = "tinykv".to_owned();
         /// Labels of the store, such as zone and host.
@@ -132,6 +137,31 @@ settings! {
         /// Schedulers that a store joins when its process has none of its own.
         endpoints "scheduler.endpoints": Vec<String> = vec!["127.0.0.1:2379".to_owned()];
     }
+    /// How much the scheduler does at once, and when a store counts as gone. Names and meaning are PD's.
+    schedule: ScheduleSettings {
+        /// After this silence a store counts as down: its replicas are made anew elsewhere.
+        max_store_down_time "schedule.max-store-down-time": Duration = Duration::from_secs(30 * 60);
+        /// Leaders that are moved at once to balance them. 0: none are.
+        leader_schedule_limit "schedule.leader-schedule-limit": usize = 4;
+        /// Replicas that are moved at once to balance them. 0: none are.
+        region_schedule_limit "schedule.region-schedule-limit": usize = 2048;
+        /// Regions that are repaired at once: too few replicas, too many, or on stores that are gone. 0: none are.
+        replica_schedule_limit "schedule.replica-schedule-limit": usize = 64;
+        /// A store that sends, or receives and applies, so many snapshots takes part in nothing that needs another.
+        max_snapshot_count "schedule.max-snapshot-count": usize = 4;
+        /// A store with so many replicas that lag behind gets no more.
+        max_pending_peer_count "schedule.max-pending-peer-count": usize = 16;
+        /// A store whose disk is used beyond this share gets nothing new.
+        low_space_ratio "schedule.low-space-ratio": f64 = 0.8;
+        /// Whether a new replica takes the place of an old one in one step. Otherwise there is one more for a moment.
+        enable_joint_consensus "schedule.enable-joint-consensus": bool = true;
+    }
+    /// Replicas.
+    replication: ReplicationSettings {
+        /// Replicas of a region. Counts when the cluster is created, and is part of it from then on: see
+        /// /pd/api/v1/config/replicate of the scheduler.
+        max_replicas "replication.max-replicas": usize = 3;
+    }
     /// How data are kept.
     storage: StorageSettings {
         /// API mode, fixed when the cluster is created. v1: the first write decides between raw and transactional.
@@ -157,6 +187,29 @@ settings! {
         pd_store_heartbeat_tick_interval "raftstore.pd-store-heartbeat-tick-interval": Duration = Duration::from_secs(10);
         /// How often a region without changes is reported to the scheduler.
         pd_heartbeat_tick_interval "raftstore.pd-heartbeat-tick-interval": Duration = Duration::from_secs(60);
+        /// The clock of replication: the other intervals are counted in it.
+        raft_base_tick_interval "raftstore.raft-base-tick-interval": Duration = Duration::from_millis(100);
+        /// Ticks between two heartbeats of a region's leader.
+        raft_heartbeat_ticks "raftstore.raft-heartbeat-ticks": usize = 2;
+        /// Ticks without a leader after which others campaign; up to twice as many, drawn at random.
+        raft_election_timeout_ticks "raftstore.raft-election-timeout-ticks": usize = 8;
+        /// How often regions are looked at whose log may be too long.
+        raft_log_gc_tick_interval "raftstore.raft-log-gc-tick-interval": Duration = Duration::from_secs(3);
+        /// Entries of a region's log beyond which it is compacted.
+        raft_log_gc_count_limit "raftstore.raft-log-gc-count-limit": usize = 73_000;
+        /// How often regions are looked at that may be too large.
+        split_region_check_tick_interval "raftstore.split-region-check-tick-interval": Duration = Duration::from_secs(10);
+    }
+    /// When regions are cut.
+    coprocessor: CoprocessorSettings {
+        /// Size beyond which a region is cut.
+        region_max_size "coprocessor.region-max-size": ByteSize = ByteSize::mib(144);
+        /// Size of the pieces.
+        region_split_size "coprocessor.region-split-size": ByteSize = ByteSize::mib(96);
+        /// Keys beyond which a region is cut.
+        region_max_keys "coprocessor.region-max-keys": usize = 1_440_000;
+        /// Keys of the pieces.
+        region_split_keys "coprocessor.region-split-keys": usize = 960_000;
     }
     /// Logs.
     log: LogSettings {
@@ -174,6 +227,20 @@ impl Config {
     /// Whether nothing is kept: neither the store's data nor the scheduler's state.
     pub fn keeps_nothing(&self) -> bool {
         self.storage.engine == EngineKind::Memory
+    }
+
+    /// The configuration of one store of several, counted from 0: its own ports and share of the memory.
+    pub(crate) fn of_store(&self, nth: usize) -> Config {
+        let mut config = self.clone();
+        config.memory.limit = config.memory.limit.share(1, self.node.stores.max(1) as u64);
+        for addr in [
+            &mut config.server.addr,
+            &mut config.server.advertise_addr,
+            &mut config.server.status_addr,
+        ] {
+            *addr = address::nth(addr, nth);
+        }
+        config
     }
 
     /// The configuration for programs: an object per section.

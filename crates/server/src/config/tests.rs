@@ -259,6 +259,9 @@ location-labels = []
     let loaded = load(with_file(text)).unwrap();
     assert_eq!(loaded.config.node.name, "pd-1");
     assert_eq!(loaded.config.scheduler.addr, "127.0.0.1:1234");
+    assert_eq!(loaded.config.schedule.max_store_down_time, Duration::from_secs(3600));
+    assert_eq!(loaded.origin("schedule.leader-schedule-limit").to_string(), "file tinykv.toml:12");
+    assert_eq!(loaded.config.replication.max_replicas, 5);
     assert_eq!(loaded.warnings.len(), 3, "{}", report(&loaded.warnings));
     assert!(loaded.warnings.iter().all(|warning| warning.code == Code::IgnoredSetting));
 }

@@ -11,8 +11,14 @@ use super::{
     load::{find, is_compiled_in},
 };
 
+/// More stores in one process are a mistake: each has threads and files of its own.
+const STORES_MAX: usize = 100;
+
 /// The least memory with which caches and memtables of useful size are left.
 const MEMORY_LIMIT_MIN: ByteSize = ByteSize::mib(32);
+
+/// More replicas of a region than anybody needs: each write waits for more than half of them.
+const REPLICAS_MAX: usize = 64;
 
 /// A finding about a setting; its place is that setting's origin.
 pub(crate) struct Finding {
@@ -76,6 +82,13 @@ pub(crate) fn errors(config: &Config, machine: &Machine, roles: Roles) -> Vec<Fi
         let message = format!("is {}, less than {MEMORY_LIMIT_MIN}", config.memory.limit);
         found.push(Finding::invalid("memory.limit", message));
     }
+    if let Err((setting, why)) = config.schedule.check() {
+        found.push(Finding::invalid(setting, why));
+    }
+    if !(1..=REPLICAS_MAX).contains(&config.replication.max_replicas) {
+        let message = format!("is not between 1 and {REPLICAS_MAX}");
+        found.push(Finding::invalid("replication.max-replicas", message));
+    }
     for (setting, interval) in [
         ("storage.ttl-check-poll-interval", config.storage.ttl_check_poll_interval),
         (
@@ -83,13 +96,48 @@ pub(crate) fn errors(config: &Config, machine: &Machine, roles: Roles) -> Vec<Fi
             config.raftstore.pd_store_heartbeat_tick_interval,
         ),
         ("raftstore.pd-heartbeat-tick-interval", config.raftstore.pd_heartbeat_tick_interval),
+        ("raftstore.raft-base-tick-interval", config.raftstore.raft_base_tick_interval),
+        ("raftstore.raft-log-gc-tick-interval", config.raftstore.raft_log_gc_tick_interval),
+        (
+            "raftstore.split-region-check-tick-interval",
+            config.raftstore.split_region_check_tick_interval,
+        ),
     ] {
         // Shorter would be a busy loop, not a timer.
         if interval < Duration::from_millis(10) {
             found.push(Finding::invalid(setting, "is shorter than 10ms"));
         }
     }
+    if !(1..=STORES_MAX).contains(&config.node.stores) {
+        let message = format!("is {}, which is not 1 to {STORES_MAX}", config.node.stores);
+        found.push(Finding::invalid("node.stores", message));
+    }
+    replication(config, &mut found);
     found
+}
+
+fn replication(config: &Config, found: &mut Vec<Finding>) {
+    let raftstore = &config.raftstore;
+    let (heartbeat, election) =
+        (raftstore.raft_heartbeat_ticks, raftstore.raft_election_timeout_ticks);
+    if heartbeat == 0 || election <= heartbeat || 1000 < election {
+        let message =
+            format!("is {election}: more than the {heartbeat} of a heartbeat, up to 1000");
+        found.push(Finding::invalid("raftstore.raft-election-timeout-ticks", message));
+    }
+    let regions = &config.coprocessor;
+    for (setting, split, max) in [
+        ("coprocessor.region-split-size", regions.region_split_size.0, regions.region_max_size.0),
+        (
+            "coprocessor.region-split-keys",
+            regions.region_split_keys as u64,
+            regions.region_max_keys as u64,
+        ),
+    ] {
+        if split == 0 || max < split {
+            found.push(Finding::invalid(setting, "is 0, or more than a region may have"));
+        }
+    }
 }
 
 fn addresses(config: &Config, machine: &Machine, roles: Roles, found: &mut Vec<Finding>) {

@@ -16,6 +16,8 @@ pub(crate) enum Input {
     Text(String),
     /// A whole number of the file.
     Integer(i64),
+    /// Another number of the file.
+    Float(f64),
     /// A truth value of the file.
     Boolean(bool),
     /// A list of strings of the file.
@@ -31,6 +33,7 @@ impl Input {
         match self {
             Input::Text(_) => "a string",
             Input::Integer(_) => "a whole number",
+            Input::Float(_) => "a fraction",
             Input::Boolean(_) => "a truth value",
             Input::List(_) => "a list",
             Input::Table(_) => "a table",
@@ -114,6 +117,60 @@ impl SettingValue for usize {
             Input::Integer(n) => {
                 usize::try_from(*n).map_err(|_| format!("takes {}, not {n}", Self::TAKES))
             }
+            Input::Text(text) => {
+                text.trim().parse().map_err(|_| format!("takes {}, not \"{text}\"", Self::TAKES))
+            }
+            other => Err(other.mismatch(Self::TAKES)),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        self.to_string()
+    }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        (*self).into()
+    }
+}
+
+impl SettingValue for f64 {
+    const TAKES: &'static str = "a number such as 0.8";
+
+    fn read(input: &Input) -> Result<f64, String> {
+        match input {
+            Input::Float(x) => Ok(*x),
+            Input::Integer(n) => Ok(*n as f64),
+            Input::Text(text) => {
+                text.trim().parse().map_err(|_| format!("takes {}, not \"{text}\"", Self::TAKES))
+            }
+            other => Err(other.mismatch(Self::TAKES)),
+        }
+    }
+
+    /// With a point, which makes it a number of its type in TOML.
+    fn to_toml(&self) -> String {
+        format!("{self:?}")
+    }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        (*self).into()
+    }
+}
+
+impl SettingValue for bool {
+    const TAKES: &'static str = "true or false";
+
+    fn read(input: &Input) -> Result<bool, String> {
+        match input {
+            Input::Boolean(value) => Ok(*value),
             Input::Text(text) => {
                 text.trim().parse().map_err(|_| format!("takes {}, not \"{text}\"", Self::TAKES))
             }

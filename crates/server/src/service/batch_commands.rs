@@ -102,15 +102,14 @@ impl BatchCommands {
             // A batch with fewer ids than requests is malformed; what has no id can't be answered.
             let Some(id) = ids.next() else { break };
             match request.cmd {
-                Some(Command::RawGet(get)) => {
-                    let reply = self.get_at_once(&mut view, &get);
-                    self.ready.push(id, Some(Reply::RawGet(reply)));
-                    gets += 1;
-                }
-                command => match self.start(id, command) {
-                    Started::Answered(reply) => self.ready.push(id, reply),
-                    Started::Pending(future) => self.pending.push(future),
+                Some(Command::RawGet(get)) => match self.get_at_once(&mut view, &get) {
+                    Some(reply) => {
+                        self.ready.push(id, Some(Reply::RawGet(reply)));
+                        gets += 1;
+                    }
+                    None => self.start_pending(id, Some(Command::RawGet(get))),
                 },
+                command => self.start_pending(id, command),
             }
         }
         if gets > 0 {
@@ -118,19 +117,27 @@ impl BatchCommands {
         }
     }
 
+    /// `None`: the leader has to be asked first.
     fn get_at_once(
         &self,
         view: &mut Option<View>,
         get: &kvrpcpb::RawGetRequest,
-    ) -> kvrpcpb::RawGetResponse {
+    ) -> Option<kvrpcpb::RawGetResponse> {
         if view.is_none() {
             match self.kv.view() {
                 Ok(fresh) => *view = Some(fresh),
-                Err(error) => return kvrpcpb::RawGetResponse::failed(&error),
+                Err(error) => return Some(kvrpcpb::RawGetResponse::failed(&error)),
             }
         }
         let view = view.as_ref().expect("was filled above");
         self.kv.raw_get_in(view, get)
+    }
+
+    fn start_pending(&mut self, id: u64, command: Option<Command>) {
+        match self.start(id, command) {
+            Started::Answered(reply) => self.ready.push(id, reply),
+            Started::Pending(future) => self.pending.push(future),
+        }
     }
 
     /// Starts one command.

@@ -15,12 +15,13 @@ use proto::kvrpcpb::{
     UnsafeDestroyRangeRequest, UnsafeDestroyRangeResponse,
 };
 use storage::{Error, KvPair, RawBatchScan, RawScan, Storage, View};
-use types::{Code, KeyRange};
+use types::{Code, KeyRange, RegionError, RequestContext};
 
 use super::rpc_times::RpcTimes;
 use crate::{
     convert::{context, key_range, pair_to_proto},
     errors::{self, Answer},
+    unreported::Unreported,
 };
 
 /// Scans of up to so many pairs run where the request arrived; longer ones move to the blocking pool, so that they
@@ -31,13 +32,15 @@ const INLINE_SCAN_PAIRS: u32 = 128;
 #[derive(Clone, Debug)]
 pub(crate) struct KvService {
     storage: Storage,
+    unreported: Unreported,
     times: RpcTimes,
 }
 
 impl KvService {
-    /// Serves `storage`. Callers count in `times` how long requests take.
-    pub(crate) fn new(storage: Storage, times: RpcTimes) -> KvService {
-        KvService { storage, times }
+    /// Serves `storage`. Callers count in `times` how long requests take. Answers that tell of a split wait until it is
+    /// not `unreported` any more.
+    pub(crate) fn new(storage: Storage, unreported: Unreported, times: RpcTimes) -> KvService {
+        KvService { storage, unreported, times }
     }
 
     pub(crate) fn times(&self) -> &RpcTimes {
@@ -49,27 +52,38 @@ impl KvService {
         self.storage.view()
     }
 
-    /// RawGet on a view that the caller took after the request had arrived.
-    pub(crate) fn raw_get_in(&self, view: &View, request: &RawGetRequest) -> RawGetResponse {
+    /// RawGet on a view that the caller took after the request had arrived; `None`: the leader, or the scheduler, has to be
+    /// asked first.
+    pub(crate) fn raw_get_in(
+        &self,
+        view: &View,
+        request: &RawGetRequest,
+    ) -> Option<RawGetResponse> {
         match view.raw_get(&context(request.context.as_ref()), &request.cf, &request.key) {
+            Ok(Some(value)) => Some(RawGetResponse { value, ..RawGetResponse::default() }),
+            Ok(None) => Some(RawGetResponse { not_found: true, ..RawGetResponse::default() }),
+            Err(Error::LeaseLapsed | Error::Region(RegionError::EpochNotMatch { .. })) => None,
+            Err(error) => Some(RawGetResponse::failed(&error)),
+        }
+    }
+
+    pub(crate) async fn raw_get(&self, request: RawGetRequest) -> RawGetResponse {
+        let context = context(request.context.as_ref());
+        let got = self
+            .read(&context, true, move |view| view.raw_get(&context, &request.cf, &request.key));
+        match got.await {
             Ok(Some(value)) => RawGetResponse { value, ..RawGetResponse::default() },
             Ok(None) => RawGetResponse { not_found: true, ..RawGetResponse::default() },
             Err(error) => RawGetResponse::failed(&error),
         }
     }
 
-    pub(crate) async fn raw_get(&self, request: RawGetRequest) -> RawGetResponse {
-        match self.view() {
-            Ok(view) => self.raw_get_in(&view, &request),
-            Err(error) => RawGetResponse::failed(&error),
-        }
-    }
-
     pub(crate) async fn raw_batch_get(&self, request: RawBatchGetRequest) -> RawBatchGetResponse {
         let context = context(request.context.as_ref());
-        let pairs =
-            self.view().and_then(|view| view.raw_batch_get(&context, &request.cf, &request.keys));
-        match pairs {
+        let pairs = self.read(&context, true, move |view| {
+            view.raw_batch_get(&context, &request.cf, &request.keys)
+        });
+        match pairs.await {
             Ok(pairs) => RawBatchGetResponse {
                 pairs: pairs.into_iter().map(pair_to_proto).collect(),
                 ..RawBatchGetResponse::default()
@@ -80,11 +94,9 @@ impl KvService {
 
     pub(crate) async fn raw_put(&self, request: RawPutRequest) -> RawPutResponse {
         let context = context(request.context.as_ref());
-        let result = self
-            .storage
-            .raw_put(&context, &request.cf, request.key, request.value, request.ttl)
-            .await;
-        done(result)
+        let put =
+            self.storage.raw_put(&context, &request.cf, request.key, request.value, request.ttl);
+        done(self.known(put).await)
     }
 
     pub(crate) async fn raw_batch_put(&self, request: RawBatchPutRequest) -> RawBatchPutResponse {
@@ -100,12 +112,12 @@ impl KvService {
             .into_iter()
             .map(|pair| KvPair { key: pair.key, value: pair.value })
             .collect();
-        done(self.storage.raw_batch_put(&context, &request.cf, pairs, &ttls).await)
+        done(self.known(self.storage.raw_batch_put(&context, &request.cf, pairs, &ttls)).await)
     }
 
     pub(crate) async fn raw_delete(&self, request: RawDeleteRequest) -> RawDeleteResponse {
         let context = context(request.context.as_ref());
-        done(self.storage.raw_delete(&context, &request.cf, request.key).await)
+        done(self.known(self.storage.raw_delete(&context, &request.cf, request.key)).await)
     }
 
     pub(crate) async fn raw_batch_delete(
@@ -113,7 +125,7 @@ impl KvService {
         request: RawBatchDeleteRequest,
     ) -> RawBatchDeleteResponse {
         let context = context(request.context.as_ref());
-        done(self.storage.raw_batch_delete(&context, &request.cf, request.keys).await)
+        done(self.known(self.storage.raw_batch_delete(&context, &request.cf, request.keys)).await)
     }
 
     pub(crate) async fn raw_delete_range(
@@ -122,27 +134,21 @@ impl KvService {
     ) -> RawDeleteRangeResponse {
         let context = context(request.context.as_ref());
         let (start, end) = (request.start_key, request.end_key);
-        done(self.storage.raw_delete_range(&context, &request.cf, start, end).await)
+        done(self.known(self.storage.raw_delete_range(&context, &request.cf, start, end)).await)
     }
 
     pub(crate) async fn raw_scan(&self, request: RawScanRequest) -> RawScanResponse {
-        let limit = request.limit;
-        let scanned = self
-            .read(limit <= INLINE_SCAN_PAIRS, move |view| {
-                let context = context(request.context.as_ref());
-                view.raw_scan(
-                    &context,
-                    &RawScan {
-                        cf: request.cf,
-                        start: request.start_key,
-                        end: request.end_key,
-                        limit: request.limit as usize,
-                        key_only: request.key_only,
-                        reverse: request.reverse,
-                    },
-                )
-            })
-            .await;
+        let context = context(request.context.as_ref());
+        let short = request.limit <= INLINE_SCAN_PAIRS;
+        let scan = RawScan {
+            cf: request.cf,
+            start: request.start_key,
+            end: request.end_key,
+            limit: request.limit as usize,
+            key_only: request.key_only,
+            reverse: request.reverse,
+        };
+        let scanned = self.read(&context, short, move |view| view.raw_scan(&context, &scan)).await;
         match scanned {
             Ok(pairs) => RawScanResponse {
                 kvs: pairs.into_iter().map(pair_to_proto).collect(),
@@ -156,22 +162,18 @@ impl KvService {
         &self,
         request: RawBatchScanRequest,
     ) -> RawBatchScanResponse {
+        let context = context(request.context.as_ref());
         let pairs = u64::from(request.each_limit) * request.ranges.len() as u64;
-        let scanned = self
-            .read(pairs <= u64::from(INLINE_SCAN_PAIRS), move |view| {
-                let context = context(request.context.as_ref());
-                view.raw_batch_scan(
-                    &context,
-                    &RawBatchScan {
-                        cf: request.cf,
-                        ranges: request.ranges.into_iter().map(key_range).collect(),
-                        each_limit: request.each_limit as usize,
-                        key_only: request.key_only,
-                        reverse: request.reverse,
-                    },
-                )
-            })
-            .await;
+        let short = pairs <= u64::from(INLINE_SCAN_PAIRS);
+        let scan = RawBatchScan {
+            cf: request.cf,
+            ranges: request.ranges.into_iter().map(key_range).collect(),
+            each_limit: request.each_limit as usize,
+            key_only: request.key_only,
+            reverse: request.reverse,
+        };
+        let scanned =
+            self.read(&context, short, move |view| view.raw_batch_scan(&context, &scan)).await;
         match scanned {
             Ok(pairs) => RawBatchScanResponse {
                 kvs: pairs.into_iter().map(pair_to_proto).collect(),
@@ -186,7 +188,10 @@ impl KvService {
         request: RawGetKeyTtlRequest,
     ) -> RawGetKeyTtlResponse {
         let context = context(request.context.as_ref());
-        match self.view().and_then(|view| view.raw_key_ttl(&context, &request.cf, &request.key)) {
+        let ttl = self.read(&context, true, move |view| {
+            view.raw_key_ttl(&context, &request.cf, &request.key)
+        });
+        match ttl.await {
             Ok(Some(ttl)) => RawGetKeyTtlResponse { ttl, ..RawGetKeyTtlResponse::default() },
             Ok(None) => RawGetKeyTtlResponse { not_found: true, ..RawGetKeyTtlResponse::default() },
             Err(error) => RawGetKeyTtlResponse::failed(&error),
@@ -197,11 +202,15 @@ impl KvService {
         let context = context(request.context.as_ref());
         let expected = (!request.previous_not_exist).then_some(request.previous_value);
         let new = (!request.delete).then_some(request.value);
-        let swapped = self
-            .storage
-            .raw_compare_and_swap(&context, &request.cf, request.key, expected, new, request.ttl)
-            .await;
-        match swapped {
+        let swap = self.storage.raw_compare_and_swap(
+            &context,
+            &request.cf,
+            request.key,
+            expected,
+            new,
+            request.ttl,
+        );
+        match self.known(swap).await {
             Ok(swapped) => RawCasResponse {
                 succeed: swapped.succeeded,
                 previous_not_exist: swapped.previous.is_none(),
@@ -217,12 +226,10 @@ impl KvService {
             let reason = format!("checksum algorithm {} is not known", request.algorithm);
             return RawChecksumResponse::failed(&Error::InvalidRequest(reason));
         }
-        let sum = self
-            .read(false, move |view| {
-                let ranges: Vec<KeyRange> = request.ranges.into_iter().map(key_range).collect();
-                view.raw_checksum(&context(request.context.as_ref()), &ranges)
-            })
-            .await;
+        let context = context(request.context.as_ref());
+        let ranges: Vec<KeyRange> = request.ranges.into_iter().map(key_range).collect();
+        let sum =
+            self.read(&context, false, move |view| view.raw_checksum(&context, &ranges)).await;
         match sum {
             Ok(sum) => RawChecksumResponse {
                 checksum: sum.checksum,
@@ -250,24 +257,63 @@ impl KvService {
         &self,
         request: UnsafeDestroyRangeRequest,
     ) -> UnsafeDestroyRangeResponse {
-        done(self.storage.unsafe_destroy_range(request.start_key, request.end_key).await)
+        done(
+            self.known(self.storage.unsafe_destroy_range(request.start_key, request.end_key)).await,
+        )
     }
 
-    /// Runs `read` on a fresh view: here if it is short, else on the blocking pool.
+    /// The result of `request`, held back as long as it tells of a split that the scheduler does not know.
+    async fn known<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let result = request.await;
+        if let Err(Error::Region(RegionError::EpochNotMatch { regions })) = &result {
+            self.unreported.wait(regions).await;
+        }
+        result
+    }
+
+    /// Runs `read` on a fresh view, and if no lease covers it on one for which the leader was asked: here if it is short,
+    /// else on the blocking pool.
     async fn read<T: Send + 'static>(
         &self,
+        context: &RequestContext,
         short: bool,
-        read: impl FnOnce(&View) -> Result<T, Error> + Send + 'static,
+        read: impl Fn(&View) -> Result<T, Error> + Send + Sync + 'static,
     ) -> Result<T, Error> {
-        let view = Arc::new(self.view()?);
+        self.known(self.read_view(context, short, read)).await
+    }
+
+    async fn read_view<T: Send + 'static>(
+        &self,
+        context: &RequestContext,
+        short: bool,
+        read: impl Fn(&View) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        let view = self.view()?;
         if short {
-            return read(&view);
+            return match read(&view) {
+                Err(Error::LeaseLapsed) => read(&self.storage.view_by_index(context).await?),
+                result => result,
+            };
         }
-        match tokio::task::spawn_blocking(move || read(&view)).await {
-            Ok(result) => result,
-            // The pool refuses work only while the process stops.
-            Err(_) => Err(Error::InvalidRequest("the store is stopping".to_owned())),
+        let read = Arc::new(read);
+        match on_pool(Arc::clone(&read), view).await {
+            Err(Error::LeaseLapsed) => {
+                on_pool(read, self.storage.view_by_index(context).await?).await
+            }
+            result => result,
         }
+    }
+}
+
+/// Runs a read where it holds up nobody.
+async fn on_pool<T: Send + 'static>(
+    read: Arc<impl Fn(&View) -> Result<T, Error> + Send + Sync + 'static>,
+    view: View,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(move || read(&view)).await {
+        Ok(result) => result,
+        // The pool refuses work only while the process stops.
+        Err(_) => Err(Error::InvalidRequest("the store is stopping".to_owned())),
     }
 }
 

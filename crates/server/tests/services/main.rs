@@ -4,4 +4,6 @@
 
 mod common;
 mod pd;
+mod pd_http;
+mod placement;
 mod raw;

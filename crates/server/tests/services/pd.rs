@@ -10,7 +10,6 @@ use proto::{
     pdpb,
 };
 use server::Server;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 use types::ApiMode;
 
@@ -119,7 +118,7 @@ async fn regions_and_stores_are_found() {
             pdpb::GetAllStoresRequest { header: header(&server), exclude_tombstone_stores: true };
         let stores = pd.get_all_stores(all).await.unwrap().into_inner().stores;
         assert_eq!(stores.len(), 1);
-        assert_eq!(stores[0].address, server.ready().store.unwrap().to_string());
+        assert_eq!(stores[0].address, server.ready().store().unwrap().to_string());
         let one = pdpb::GetStoreRequest { header: header(&server), store_id: stores[0].id };
         assert_eq!(pd.get_store(one).await.unwrap().into_inner().store.unwrap().id, stores[0].id);
         let none = pdpb::GetStoreRequest { header: header(&server), store_id: 4711 };
@@ -168,7 +167,7 @@ async fn etcd_health_and_keyspaces_answer_on_the_same_port() {
         .await;
     assert_eq!(members.unwrap().into_inner().members.len(), 1);
 
-    for channel in [channel.clone(), dial(server.ready().store).await] {
+    for channel in [channel.clone(), dial(server.ready().store()).await] {
         let status = HealthClient::new(channel)
             .check(HealthCheckRequest::default())
             .await
@@ -191,15 +190,9 @@ async fn etcd_health_and_keyspaces_answer_on_the_same_port() {
     assert_eq!(error.r#type(), pdpb::ErrorType::EntryNotFound);
 }
 
-/// One HTTP/1.1 request: status and body.
+/// What a GET answers: status and body.
 async fn http(addr: Option<std::net::SocketAddr>, path: &str) -> (u16, String) {
-    let mut stream = tokio::net::TcpStream::connect(addr.unwrap()).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    crate::common::http(addr, "GET", path, "").await
 }
 
 async fn json(server: &Server, path: &str) -> serde_json::Value {
@@ -224,16 +217,18 @@ async fn http_shares_the_port_with_grpc() {
     );
     assert_eq!(json(&server, "/api/v1/errors/TK4101").await["code"], "TK4101");
 
-    for addr in [server.ready().scheduler, server.ready().status] {
+    for addr in [server.ready().scheduler, server.ready().status()] {
         assert_eq!(http(addr, "/livez").await, (200, "ok\n".to_owned()));
         assert_eq!(http(addr, "/readyz").await, (200, "ok\n".to_owned()));
         let (status, metrics) = http(addr, "/metrics").await;
         assert!(status == 200 && metrics.contains("process_resident_memory_bytes"), "{metrics}");
         assert_eq!(http(addr, "/nonsense").await.0, 404);
     }
-    assert!(http(server.ready().status, "/metrics").await.1.contains("tinykv_storage_syncs_total"));
+    assert!(
+        http(server.ready().status(), "/metrics").await.1.contains("tinykv_storage_syncs_total")
+    );
     let config: serde_json::Value =
-        serde_json::from_str(&http(server.ready().status, "/config").await.1).unwrap();
+        serde_json::from_str(&http(server.ready().status(), "/config").await.1).unwrap();
     assert_eq!(config["storage"]["api-version"], 2);
 }
 
@@ -308,7 +303,7 @@ async fn what_is_not_there_is_not_scattered_nor_healthy() {
     let error = answer.header.unwrap().error.expect("there is no such region");
     assert_eq!(error.r#type(), pdpb::ErrorType::RegionNotFound);
     for (addr, known) in
-        [(server.ready().store, "tikvpb.Tikv"), (server.ready().scheduler, "pdpb.PD")]
+        [(server.ready().store(), "tikvpb.Tikv"), (server.ready().scheduler, "pdpb.PD")]
     {
         let mut health = HealthClient::new(dial(addr).await);
         let mut check = async |service: &str| {

@@ -119,7 +119,7 @@ async fn a_batch_answers_every_command_once() {
 async fn the_courses_family_is_served_on_the_same_port() {
     let server = cluster(ApiMode::V1).await;
     let context = context(&server, b"").await;
-    let mut client = TinyKvClient::new(dial(server.ready().store).await);
+    let mut client = TinyKvClient::new(dial(server.ready().store()).await);
     client.raw_put(put(&context, "k", "v")).await.unwrap();
     assert_eq!(client.raw_get(get(&context, "k")).await.unwrap().into_inner().value, "v");
     let scan = kvrpc::RawScanRequest {
@@ -193,7 +193,7 @@ async fn wrong_requests_get_typed_answers() {
 #[tokio::test]
 async fn a_message_that_is_no_batch_ends_the_stream_with_a_status_after_all_answers() {
     let server = cluster(ApiMode::V1).await;
-    let channel = dial(server.ready().store).await;
+    let channel = dial(server.ready().store()).await;
     let batch = |id| BatchCommandsRequest {
         requests: vec![Request {
             cmd: Some(Command::Empty(BatchCommandsEmptyRequest { test_id: id, delay_time: 0 })),
@@ -215,7 +215,7 @@ async fn a_message_that_is_no_batch_ends_the_stream_with_a_status_after_all_answ
 #[tokio::test]
 async fn transactions_are_refused_alike_on_all_ways() {
     let server = cluster(ApiMode::V1).await;
-    let channel = dial(server.ready().store).await;
+    let channel = dial(server.ready().store()).await;
     let request = || kvrpcpb::GetRequest::default();
     let unary = tikv(&server).await.kv_get(request()).await.unwrap().into_inner();
     let course = TinyKvClient::new(channel).kv_get(request()).await.unwrap().into_inner();

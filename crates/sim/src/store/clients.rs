@@ -59,9 +59,16 @@ struct Pending {
 
 #[derive(Clone, Debug)]
 enum What {
-    Write { key: usize, operation: Operation },
+    Write {
+        key: usize,
+        operation: Operation,
+    },
     /// Keys of a range, each with its read.
-    Read { keys: Vec<(usize, Operation)>, end: Bytes, by_follower: bool },
+    Read {
+        keys: Vec<(usize, Operation)>,
+        end: Bytes,
+        by_follower: bool,
+    },
 }
 
 /// One client.
@@ -279,9 +286,7 @@ impl Clients {
             self.threads[thread].scan = Some(KeyRange::new(first.clone(), end));
         }
         let range = match &self.threads[thread].scan {
-            Some(range) => {
-                KeyRange::new(first, range.end.clone()).intersect(&route.region.range)
-            }
+            Some(range) => KeyRange::new(first, range.end.clone()).intersect(&route.region.range),
             // The shortest range with the key.
             None => {
                 let mut end = first.to_vec();
@@ -291,9 +296,8 @@ impl Clients {
         };
         let begin = self.moment();
         let last = self.names.partition_point(|name| range.end.is_empty() || *name < range.end);
-        let keys: Vec<(usize, Operation)> = (key..last)
-            .map(|key| (key, self.histories[key].begin(Does::Read, begin)))
-            .collect();
+        let keys: Vec<(usize, Operation)> =
+            (key..last).map(|key| (key, self.histories[key].begin(Does::Read, begin))).collect();
         let replica_read = self.rng.chance(self.options.follower_reads);
         let region = route.region.clone();
         let end = range.end.clone();
@@ -323,8 +327,7 @@ impl Clients {
         };
         let region = &route.region;
         let store_id = if self.rng.chance(0.5) { store } else { StoreId(0) };
-        let request =
-            Request { token, region_id: region.id, epoch: region.epoch, store_id, kind };
+        let request = Request { token, region_id: region.id, epoch: region.epoch, store_id, kind };
         self.pending.insert(token, pending);
         self.threads[thread].waits_for = Some(token);
         let mut delay = exponential(&mut self.rng, self.options.request_delay) + 1;
@@ -406,7 +409,8 @@ impl Clients {
                 let mut found = pairs.iter().peekable();
                 for (key, operation) in keys {
                     let name = &self.names[*key];
-                    let value = found.next_if(|(at, _)| at == name).map(|(_, value)| value_of(value));
+                    let value =
+                        found.next_if(|(at, _)| at == name).map(|(_, value)| value_of(value));
                     self.histories[*key].answered(*operation, end, Seen::Was(value));
                     self.last[*key] = value.unwrap_or(0);
                     self.serve(*key, |done| done.1 = true);

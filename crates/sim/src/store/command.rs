@@ -46,11 +46,7 @@ impl Machine for Kv {
     /// What was there before; 0: nothing.
     type Answer = u64;
 
-    fn apply(
-        &mut self,
-        command: &Bytes,
-        changes: &mut Changes<'_>,
-    ) -> Result<u64, engine::Error> {
+    fn apply(&mut self, command: &Bytes, changes: &mut Changes<'_>) -> Result<u64, engine::Error> {
         let parse = |reader: &mut Reader<'_>| {
             let (kind, key) = (reader.u8()?, reader.owned()?);
             let (expected, new) = match kind {

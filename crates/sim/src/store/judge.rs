@@ -192,7 +192,8 @@ impl Judge {
         for pair in live.windows(2) {
             let end = &pair[0].range.end;
             if end.is_empty() || pair[1].range.start < *end {
-                let details = format!("engine of store {store_id}: {:?} and {:?}", pair[0], pair[1]);
+                let details =
+                    format!("engine of store {store_id}: {:?} and {:?}", pair[0], pair[1]);
                 self.fails("ranges on a store never overlap", details);
             }
         }
@@ -213,7 +214,8 @@ impl Judge {
             let newest = self.epochs.entry((store_id, own.id)).or_default();
             let now = region.epoch;
             if now.conf_ver < newest.conf_ver || now.version < newest.version {
-                let details = format!("peer {} of region {}: {newest}, then {now}", own.id, region.id);
+                let details =
+                    format!("peer {} of region {}: {newest}, then {now}", own.id, region.id);
                 self.fails("epochs only grow", details);
             } else {
                 *newest = now;
@@ -250,8 +252,7 @@ impl Judge {
         if applied.index == 0 {
             return;
         }
-        let numbers =
-            [status.first_index - 1, applied.index, status.committed, status.last_index];
+        let numbers = [status.first_index - 1, applied.index, status.committed, status.last_index];
         // A snapshot that is being installed is committed already.
         let installs = applied.index < status.first_index - 1;
         if !installs && !numbers.is_sorted() {

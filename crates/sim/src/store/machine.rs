@@ -32,7 +32,8 @@ impl Disks {
     /// Empty ones.
     pub(super) fn new() -> Disks {
         let fs = SimFs::new();
-        let made = fs.create_dir_all(Path::new("/store")).and_then(|()| fs.sync_dir(Path::new("/")));
+        let made =
+            fs.create_dir_all(Path::new("/store")).and_then(|()| fs.sync_dir(Path::new("/")));
         made.expect("an empty disk takes a folder");
         Disks { fs, engine: Arc::new(MemoryEngine::with_journal()) }
     }

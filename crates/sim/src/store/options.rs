@@ -77,6 +77,11 @@ impl Options {
         let max_keys = log_uniform(rng, 6.0, 300.0) as u64;
         let store = StoreConfig {
             report_ticks: rng.range(5..=100) as u32,
+            log_gc_bytes: log_uniform(rng, 1_000.0, 1e6) as u64,
+            snapshots_making_max: 1 + index(rng, 3),
+            snapshots_sending_max: 1 + index(rng, 4),
+            snapshots_receiving_max: 1 + index(rng, 3),
+            snapshot_ticks: rng.range(5..=100),
             down_ticks: rng.range(20..=200),
             split_check_ticks: rng.range(1..=50) as u32,
             split: SplitLimits {

@@ -16,7 +16,6 @@ use runtime::Rng;
 use types::{Bytes, Peer, PeerId, PeerRole, Region, RegionId, StoreId};
 
 use super::{
-    SHRINKS_TO_ONE,
     clients::votes,
     options::Options,
     world::{Fate, News, World},
@@ -72,11 +71,8 @@ impl Placement {
 
     /// The region that everything begins with, on the first stores.
     pub(super) fn first_region(&mut self) -> Region {
-        let member = |id: u64| Peer {
-            id: PeerId(100 + id),
-            store_id: StoreId(id),
-            role: PeerRole::Voter,
-        };
+        let member =
+            |id: u64| Peer { id: PeerId(100 + id), store_id: StoreId(id), role: PeerRole::Voter };
         let region = Region {
             id: RegionId(1),
             range: types::KeyRange::all(),
@@ -248,11 +244,7 @@ impl Placement {
         }
     }
 
-    fn draw_change(
-        &mut self,
-        now: u64,
-        region: &Region,
-    ) -> Option<Vec<(Option<PeerRole>, Peer)>> {
+    fn draw_change(&mut self, now: u64, region: &Region) -> Option<Vec<(Option<PeerRole>, Peer)>> {
         let is_joint = region
             .peers
             .iter()
@@ -262,7 +254,8 @@ impl Placement {
         }
         let wanted = self.options.replicas;
         let voters: Vec<Peer> = region.peers.iter().copied().filter(votes).collect();
-        let learners: Vec<Peer> = region.peers.iter().copied().filter(|peer| !votes(peer)).collect();
+        let learners: Vec<Peer> =
+            region.peers.iter().copied().filter(|peer| !votes(peer)).collect();
         let up = |placement: &Placement, peer: &Peer| placement.is_up(peer.store_id, now);
         let down: Vec<Peer> = region.peers.iter().copied().filter(|peer| !up(self, peer)).collect();
         let free: Vec<StoreId> = self
@@ -271,11 +264,9 @@ impl Placement {
             .copied()
             .filter(|store| region.peer_on(*store).is_none() && self.is_up(*store, now))
             .collect();
-        let fewest = if SHRINKS_TO_ONE { 2 } else { 3 };
         // A voter that is up may be removed while enough of them are.
-        let may_remove = |peer: &Peer| {
-            fewest <= voters.len() && (wanted < voters.len() || down.contains(peer))
-        };
+        let may_remove =
+            |peer: &Peer| 1 < voters.len() && (wanted < voters.len() || down.contains(peer));
         let mischief = !self.is_calm && self.rng.chance(self.options.mischief);
         // Learners that are gone, or too many.
         if let Some(gone) = learners.iter().find(|peer| down.contains(peer)) {
@@ -288,7 +279,7 @@ impl Placement {
             }
             let leaves = voters.iter().find(|peer| down.contains(peer)).copied();
             let swap = leaves.is_some() || (mischief && self.rng.chance(0.6));
-            if swap && (1 < voters.len() || SHRINKS_TO_ONE) {
+            if swap {
                 let leaves = leaves.unwrap_or_else(|| *pick(&mut self.rng, &voters));
                 return Some(vec![
                     (Some(PeerRole::Voter), learner),
@@ -308,8 +299,7 @@ impl Placement {
             let leaves = *pick(&mut self.rng, &voters);
             return may_remove(&leaves).then(|| vec![(None, leaves)]);
         }
-        let moves = mischief && (wanted > 1 || SHRINKS_TO_ONE);
-        if !free.is_empty() && (voters.len() < wanted || moves) {
+        if !free.is_empty() && (voters.len() < wanted || mischief) {
             return self.draw_learner(&free);
         }
         None

@@ -118,9 +118,9 @@ pub fn run(seed: u64, settings: Settings) -> Outcome {
     };
     let event = run.world.trace.events();
     if let Some(violation) = &violation {
-        run.world.trace.line(run.world.now(), || {
-            format!("VIOLATION {violation}{}", run.world.describe())
-        });
+        run.world
+            .trace
+            .line(run.world.now(), || format!("VIOLATION {violation}{}", run.world.describe()));
     }
     Outcome {
         seed,
@@ -134,7 +134,8 @@ pub fn run(seed: u64, settings: Settings) -> Outcome {
 /// Each point is on in a quarter of the seeds, and makes trouble now and then.
 fn buggify(seed: Seed) -> Buggify {
     let mut rng = seed.stream("buggify");
-    let probability = if rng.chance(0.5) { crate::rng::log_uniform(&mut rng, 0.001, 0.1) } else { 0.0 };
+    let probability =
+        if rng.chance(0.5) { crate::rng::log_uniform(&mut rng, 0.001, 0.1) } else { 0.0 };
     Box::new(move |name| {
         let is_on = mix(fingerprint(name.as_bytes()) ^ mix(seed.0)).is_multiple_of(4);
         is_on && rng.chance(probability)
@@ -169,8 +170,7 @@ impl Run {
         }
         self.nemesis.begin(&mut self.world);
         self.clients.begin(&mut self.world);
-        for action in
-            [Action::Report, Action::Place, Action::Split, Action::Transfer, Action::Look]
+        for action in [Action::Report, Action::Place, Action::Split, Action::Transfer, Action::Look]
         {
             self.again(action);
         }
@@ -333,7 +333,8 @@ impl Run {
             }
             Phase::All => {
                 let why = self.what_differs().unwrap_or_default();
-                let details = format!("all healthy for {seconds} s: {why}{}", self.world.describe());
+                let details =
+                    format!("all healthy for {seconds} s: {why}{}", self.world.describe());
                 Err(Violation::new("all replicas become equal", details))
             }
             Phase::Done => Ok(()),
@@ -479,7 +480,9 @@ impl Run {
             let own: Vec<(RegionId, types::PeerId)> = process.store.peers().collect();
             for (id, peer) in &own {
                 let Some(region) = members.get(&(store, *id)) else {
-                    return Some(format!("store {store} has peer {peer} of region {id}, and is no member"));
+                    return Some(format!(
+                        "store {store} has peer {peer} of region {id}, and is no member"
+                    ));
                 };
                 if process.store.regions().all(|found| found != *region) {
                     return Some(format!("store {store} does not know {region:?}"));
@@ -583,4 +586,3 @@ fn has_change(log: &RaftLog, region: RegionId, applied: u64) -> bool {
     let entries = log.entries(region.0, first, bounds.last_index + 1, usize::MAX);
     entries.map_or(true, |entries| entries.iter().any(|entry| entry.kind != 0))
 }
-

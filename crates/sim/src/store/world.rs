@@ -553,6 +553,11 @@ impl World {
                         return self.fatal(machine, &error, "a snapshot is forgotten");
                     }
                 }
+                Output::ForgetMade { region_id, applied } => {
+                    if let Err(error) = process.snapshots.forget_made(region_id, applied) {
+                        return self.fatal(machine, &error, "a snapshot is forgotten");
+                    }
+                }
                 Output::Reply { token, result } => {
                     let fate = match result {
                         Ok(Response::Written(before)) => Fate::Written(before),

@@ -143,6 +143,11 @@ impl Storage {
         self.inner.checks.regions.in_key_order()
     }
 
+    /// The region that has a stored key, if this store has it.
+    pub fn region_at(&self, stored_key: &[u8]) -> Option<Arc<Region>> {
+        self.inner.checks.regions.at(stored_key)
+    }
+
     /// What kind of data this cluster holds, as far as this store knows; always `None` but in mode v1.
     pub fn key_mode(&self) -> Option<KeyMode> {
         self.inner.backend.key_mode().get()

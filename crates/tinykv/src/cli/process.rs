@@ -325,11 +325,12 @@ impl Addresses {
             scheduler: schedulers.first().cloned(),
             schedulers,
             stores: ready
-                .store
-                .into_iter()
+                .stores
+                .iter()
+                .copied()
                 .map(|bound| dial(&config.server.advertise_addr, bound))
                 .collect(),
-            status: ready.status.into_iter().map(|bound| dial("", bound)).collect(),
+            status: ready.statuses.iter().copied().map(|bound| dial("", bound)).collect(),
         }
     }
 

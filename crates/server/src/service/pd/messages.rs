@@ -62,6 +62,50 @@ pub(super) fn batch_scan_regions(
     Ok(scheduler::Answer { value, after })
 }
 
+/// What a leader reports; `None` if it says of no region.
+pub(super) fn region_info_from_proto(report: pdpb::RegionHeartbeatRequest) -> Option<RegionInfo> {
+    let down =
+        |down: &pdpb::PeerStats| Some((convert::peer(down.peer.as_ref()?), down.down_seconds));
+    Some(RegionInfo {
+        region: convert::region(report.region?),
+        leader: report.leader.as_ref().map(convert::peer),
+        term: report.term,
+        pending_peers: report.pending_peers.iter().map(convert::peer).collect(),
+        down_peers: report.down_peers.iter().filter_map(down).collect(),
+        approximate_size: report.approximate_size,
+        approximate_keys: report.approximate_keys,
+        bytes_written: report.bytes_written,
+        bytes_read: report.bytes_read,
+        keys_written: report.keys_written,
+        keys_read: report.keys_read,
+    })
+}
+
+/// What is or was being done to a region. The kinds are words, as PD has them.
+pub(super) fn operator_to_proto(info: scheduler::OperatorInfo) -> pdpb::GetOperatorResponse {
+    let status = match info.status {
+        scheduler::Status::Running => pdpb::OperatorStatus::Running,
+        scheduler::Status::Success => pdpb::OperatorStatus::Success,
+        scheduler::Status::Timeout => pdpb::OperatorStatus::Timeout,
+        scheduler::Status::Canceled(_) => pdpb::OperatorStatus::Cancel,
+        scheduler::Status::Replaced => pdpb::OperatorStatus::Replace,
+    };
+    pdpb::GetOperatorResponse {
+        header: None,
+        region_id: info.region.0,
+        desc: info.desc.into(),
+        status: status.into(),
+        kind: info.kinds.join(",").into(),
+    }
+}
+
+pub(super) fn split_ids_to_proto(ids: scheduler::SplitIds) -> pdpb::SplitId {
+    pdpb::SplitId {
+        new_region_id: ids.region.0,
+        new_peer_ids: ids.peers.iter().map(|id| id.0).collect(),
+    }
+}
+
 pub(super) fn timestamp_to_proto(timestamp: TimeStamp) -> pdpb::Timestamp {
     pdpb::Timestamp {
         physical: i64::try_from(timestamp.physical_ms()).unwrap_or(i64::MAX),
@@ -138,11 +182,7 @@ pub(super) fn store_from_proto(store: metapb::Store) -> Store {
 
 pub(super) fn store_to_proto(info: StoreInfo) -> metapb::Store {
     let store = info.store;
-    let node_state = match store.state {
-        StoreState::Up => metapb::NodeState::Serving,
-        StoreState::Offline => metapb::NodeState::Removing,
-        StoreState::Tombstone => metapb::NodeState::Removed,
-    };
+    let node_state = node_state(store.state);
     let nanoseconds =
         |now: Now| i64::try_from(now.wall_ms.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
     metapb::Store {
@@ -163,6 +203,15 @@ pub(super) fn store_to_proto(info: StoreInfo) -> metapb::Store {
         last_heartbeat: info.last_heartbeat.map_or(0, nanoseconds),
         physically_destroyed: false,
         node_state: node_state.into(),
+    }
+}
+
+/// The newer name of where a store is in its life.
+pub(super) fn node_state(state: StoreState) -> metapb::NodeState {
+    match state {
+        StoreState::Up => metapb::NodeState::Serving,
+        StoreState::Offline => metapb::NodeState::Removing,
+        StoreState::Tombstone => metapb::NodeState::Removed,
     }
 }
 

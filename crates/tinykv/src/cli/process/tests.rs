@@ -9,8 +9,8 @@ fn ready(scheduler: bool, store: bool) -> Ready {
     Ready {
         cluster_id: ClusterId(7_312_099),
         scheduler: at(scheduler, "127.0.0.1:2379"),
-        store: at(store, "0.0.0.0:20160"),
-        status: at(store, "127.0.0.1:20180"),
+        stores: at(store, "0.0.0.0:20160").into_iter().collect(),
+        statuses: at(store, "127.0.0.1:20180").into_iter().collect(),
     }
 }
 

@@ -1,30 +1,38 @@
 //! What a store asks of the scheduler: its place in the cluster, ids, the key mode; and what it reports.
 //!
-//! Two ways to the same services: [`Placement::Local`] calls those of this process, [`Placement::Remote`] dials them. A store never waits for the scheduler to serve data, with one exception: the very first write of a cluster in
-//! API mode v1, which latches the key mode.
+//! Two ways to the same services: [`Placement::Local`] calls those of this process, [`Placement::Remote`] dials them
+//! (`remote.rs`). A store never waits for the scheduler to serve data, with one exception: the very first write of a
+//! cluster in API mode v1, which latches the key mode.
+//!
+//! Questions are here; what goes on by itself is beside: `heartbeats.rs` keeps the scheduler informed, `orders.rs` does
+//! what it wants done.
 
-use std::{sync::Arc, time::Duration};
+pub(crate) mod heartbeats;
+pub(crate) mod orders;
+pub(crate) mod remote;
+#[cfg(test)]
+mod tests;
 
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt, future::BoxFuture};
 use proto::{
-    internal::{self, placement_client::PlacementClient, placement_server::Placement as _},
+    internal::{self, placement_server::Placement as _},
     metapb,
-    pdpb::{self, pd_client::PdClient, pd_server::Pd as _},
+    pdpb::{self, pd_server::Pd as _},
 };
+use scheduler::SplitIds;
 use storage::{KeyModeLatch, Latching};
-use tokio::sync::Mutex;
-use tonic::{
-    Code as GrpcCode, Request, Response, Status,
-    transport::{Channel, Endpoint},
-};
-use types::{ApiMode, ClusterId, Code, KeyMode, Region, StoreId};
+use tonic::{Code as GrpcCode, Request, Response, Status, codegen::BoxStream};
+use types::{ApiMode, ClusterId, Code, KeyMode, PeerId, Region, RegionId, StoreId};
+
+pub(crate) use remote::Remote;
 
 use crate::{
     convert,
     service::{pd::PdService, placement::PlacementService},
+    transport::Addresses,
 };
-
-/// How long one question to the scheduler may take.
-const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why the scheduler did not answer, or said no.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -44,6 +52,10 @@ impl From<Status> for PlacementError {
     fn from(status: Status) -> PlacementError {
         let code = match status.code() {
             GrpcCode::FailedPrecondition => Code::ClusterMismatch,
+            // Our scheduler says no like PD, and adds the code.
+            GrpcCode::Unknown => {
+                code_at_the_end(status.message()).unwrap_or(Code::SchedulerUnreachable)
+            }
             _ => Code::SchedulerUnreachable,
         };
         PlacementError::new(code, status.message())
@@ -77,22 +89,18 @@ pub(crate) struct StoreReport {
     pub(crate) used: u64,
     pub(crate) regions: u32,
     pub(crate) start_timestamp_s: u64,
-}
-
-/// What a store reports of a region that it leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RegionReport {
-    pub(crate) region: Region,
-    pub(crate) store_id: StoreId,
-    pub(crate) approximate_size: u64,
-    pub(crate) approximate_keys: u64,
+    /// Whether it wants to be left alone.
+    pub(crate) is_busy: bool,
+    pub(crate) sending_snapshots: u32,
+    pub(crate) receiving_snapshots: u32,
+    pub(crate) applying_snapshots: u32,
 }
 
 /// A way to the scheduler. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) enum Placement {
     /// The scheduler of this process: its services, called without a network.
-    Local(Local),
+    Local(Arc<Local>),
     /// A scheduler elsewhere.
     Remote(Arc<Remote>),
 }
@@ -165,7 +173,8 @@ impl Placement {
 
     /// Makes `store` the first one of a new cluster. `false`: somebody else was first.
     ///
-    /// PD's request has room for one region over all keys; several are reported afterwards.
+    /// PD's request has room for one region over all keys. Several are reported as if they had been one before; if that
+    /// fails they are known once their leaders report.
     pub(crate) async fn bootstrap(&self, store: &StoreMeta, regions: &[Region]) -> Result<bool> {
         let region = match regions {
             [region] => Some(region),
@@ -182,7 +191,11 @@ impl Placement {
         {
             return Ok(false);
         }
-        check(answer.header).map(|()| true)
+        check(answer.header)?;
+        if region.is_none() && !regions.is_empty() {
+            self.report_batch_split(regions).await?;
+        }
+        Ok(true)
     }
 
     /// Makes `store` known, or its new address.
@@ -194,7 +207,68 @@ impl Placement {
         check(answer.header)
     }
 
+    /// Where other stores reach a store.
+    ///
+    /// # Errors
+    /// `StoreRemoved`: it is gone for good. `InvalidRequest`: there is none with that id.
+    pub(crate) async fn store_address(&self, id: StoreId) -> Result<String> {
+        let answer = ask!(self, pd.get_store, |cluster_id| pdpb::GetStoreRequest {
+            header: header(cluster_id),
+            store_id: id.0,
+        })?;
+        check(answer.header)?;
+        let store = answer.store.unwrap_or_default();
+        if store.state() == metapb::StoreState::Tombstone {
+            let message = format!("store {id} was removed from the cluster");
+            return Err(PlacementError::new(Code::StoreRemoved, message));
+        }
+        Ok(if store.peer_address.is_empty() { store.address } else { store.peer_address })
+    }
+
+    /// The region with that id, as the scheduler knows it.
+    pub(crate) async fn region_by_id(&self, id: RegionId) -> Result<Option<Region>> {
+        let answer = ask!(self, pd.get_region_by_id, |cluster_id| pdpb::GetRegionByIdRequest {
+            header: header(cluster_id),
+            region_id: id.0,
+            need_buckets: false,
+        })?;
+        check(answer.header)?;
+        Ok(answer.region.map(convert::region))
+    }
+
+    /// Ids for `count` regions that are to be split off `region`, each with as many peers.
+    pub(crate) async fn ask_batch_split(
+        &self,
+        region: &Region,
+        count: u32,
+    ) -> Result<Vec<SplitIds>> {
+        let answer = ask!(self, pd.ask_batch_split, |cluster_id| pdpb::AskBatchSplitRequest {
+            header: header(cluster_id),
+            region: Some(convert::region_to_proto(region)),
+            split_count: count,
+            ..pdpb::AskBatchSplitRequest::default()
+        })?;
+        check(answer.header)?;
+        let ids = |ids: pdpb::SplitId| SplitIds {
+            region: RegionId(ids.new_region_id),
+            peers: ids.new_peer_ids.into_iter().map(PeerId).collect(),
+        };
+        Ok(answer.ids.into_iter().map(ids).collect())
+    }
+
+    /// Says what a region was split into, in key order. Once this returns clients find all of them at the scheduler.
+    pub(crate) async fn report_batch_split(&self, regions: &[Region]) -> Result<()> {
+        let answer = ask!(self, pd.report_batch_split, |cluster_id| {
+            let regions = regions.iter().map(convert::region_to_proto).collect();
+            pdpb::ReportBatchSplitRequest { header: header(cluster_id), regions }
+        })?;
+        check(answer.header)
+    }
+
     /// A store heartbeat.
+    ///
+    /// # Errors
+    /// `StoreRemoved`: the store is gone for good, and has no business in the cluster any more.
     pub(crate) async fn report_store(&self, report: &StoreReport) -> Result<()> {
         let stats = pdpb::StoreStats {
             store_id: report.store_id.0,
@@ -203,6 +277,10 @@ impl Placement {
             used_size: report.used,
             region_count: report.regions,
             start_time: u32::try_from(report.start_timestamp_s).unwrap_or(u32::MAX),
+            is_busy: report.is_busy,
+            sending_snap_count: report.sending_snapshots,
+            receiving_snap_count: report.receiving_snapshots,
+            applying_snap_count: report.applying_snapshots,
             ..pdpb::StoreStats::default()
         };
         let answer = ask!(self, pd.store_heartbeat, |cluster_id| pdpb::StoreHeartbeatRequest {
@@ -213,42 +291,36 @@ impl Placement {
         check(answer.header)
     }
 
-    /// Region heartbeats. One stream per round: regions are few and reports rare in this form of the store.
-    pub(crate) async fn report_regions(&self, reports: &[RegionReport]) -> Result<()> {
-        let requests = |cluster_id| {
-            let request = move |report: &RegionReport| pdpb::RegionHeartbeatRequest {
-                header: header(cluster_id),
-                region: Some(convert::region_to_proto(&report.region)),
-                leader: report.region.peer_on(report.store_id).map(convert::peer_to_proto),
-                approximate_size: report.approximate_size,
-                approximate_keys: report.approximate_keys,
-                ..pdpb::RegionHeartbeatRequest::default()
-            };
-            reports.iter().map(request).collect::<Vec<_>>()
+    /// Opens a stream of region heartbeats, to which this adds the headers; returns what the scheduler says on it.
+    async fn open_heartbeats(
+        &self,
+        reports: impl Stream<Item = pdpb::RegionHeartbeatRequest> + Send + 'static,
+    ) -> Result<BoxStream<pdpb::RegionHeartbeatResponse>> {
+        let with_header = |cluster_id: u64| {
+            move |report| pdpb::RegionHeartbeatRequest { header: header(cluster_id), ..report }
         };
         match self {
             Placement::Local(local) => {
-                for request in requests(local.cluster_id.0) {
-                    local.pd.on_region_heartbeat(request).await?;
-                }
-                Ok(())
+                let reports = reports.map(with_header(local.cluster_id.0)).map(Ok);
+                Ok(local.pd.serve_heartbeats(reports.boxed()))
             }
             Placement::Remote(remote) => {
                 remote
                     .ask(async |connection| {
-                        let requests = tokio_stream::iter(requests(connection.cluster_id));
-                        let mut answers =
-                            connection.pd().region_heartbeat(requests).await?.into_inner();
-                        // The scheduler ends its side once it has taken all of ours; it has no orders for us yet.
-                        while let Some(answer) = answers.message().await? {
-                            if let Some(error) = answer.header.and_then(|header| header.error) {
-                                return Err(Status::unknown(error.message));
-                            }
-                        }
-                        Ok(())
+                        let reports = reports.map(with_header(connection.cluster_id));
+                        let answers = connection.pd().region_heartbeat(reports).await?;
+                        Ok(answers.into_inner().boxed())
                     })
                     .await
             }
+        }
+    }
+
+    /// The connection has failed: the next question dials again.
+    async fn forget_connection(&self) {
+        match self {
+            Placement::Local(_) => {}
+            Placement::Remote(remote) => remote.forget_connection().await,
         }
     }
 
@@ -267,6 +339,13 @@ impl Placement {
     }
 }
 
+impl Addresses for Placement {
+    fn address(&self, store: StoreId) -> BoxFuture<'static, Result<String>> {
+        let placement = self.clone();
+        Box::pin(async move { placement.store_address(store).await })
+    }
+}
+
 impl KeyModeLatch for Placement {
     fn latch(&self, wanted: KeyMode) -> Latching {
         let placement = self.clone();
@@ -276,106 +355,8 @@ impl KeyModeLatch for Placement {
     }
 }
 
-/// A scheduler elsewhere, dialled by the first of its addresses that answers.
-#[derive(Debug)]
-pub(crate) struct Remote {
-    endpoints: Vec<String>,
-    connection: Mutex<Option<Connection>>,
-}
-
-#[derive(Clone, Debug)]
-struct Connection {
-    cluster_id: u64,
-    channel: Channel,
-}
-
-impl Remote {
-    pub(crate) fn new(endpoints: Vec<String>) -> Remote {
-        Remote { endpoints, connection: Mutex::new(None) }
-    }
-
-    /// The connection that last worked, or a new one to the first address that answers.
-    async fn connection(&self) -> Result<Connection> {
-        // Held while dialling: callers that come meanwhile want the same connection.
-        let mut connection = self.connection.lock().await;
-        if let Some(connection) = connection.as_ref() {
-            return Ok(connection.clone());
-        }
-        let mut reasons = Vec::new();
-        for endpoint in &self.endpoints {
-            match dial(endpoint).await {
-                Ok(dialled) => return Ok(connection.insert(dialled).clone()),
-                Err(reason) => reasons.push(format!("{endpoint} {reason}")),
-            }
-        }
-        let message = format!("no scheduler answered: {}", reasons.join(", "));
-        Err(PlacementError::new(Code::SchedulerUnreachable, message))
-    }
-
-    /// Asks, and forgets the connection if the transport failed.
-    async fn ask<T>(
-        &self,
-        question: impl AsyncFnOnce(Connection) -> Result<T, Status>,
-    ) -> Result<T> {
-        let connection = self.connection().await?;
-        match tokio::time::timeout(TIMEOUT, question(connection)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(status)) => {
-                if status.code() == GrpcCode::Unavailable {
-                    *self.connection.lock().await = None;
-                }
-                Err(status.into())
-            }
-            Err(_) => {
-                *self.connection.lock().await = None;
-                let message =
-                    format!("the scheduler did not answer within {} s", TIMEOUT.as_secs());
-                Err(PlacementError::new(Code::SchedulerUnreachable, message))
-            }
-        }
-    }
-}
-
-impl Connection {
-    fn pd(&self) -> PdClient<Channel> {
-        PdClient::new(self.channel.clone())
-    }
-
-    fn internal(&self) -> PlacementClient<Channel> {
-        PlacementClient::new(self.channel.clone())
-    }
-}
-
 fn header(cluster_id: u64) -> Option<pdpb::RequestHeader> {
     Some(pdpb::RequestHeader { cluster_id, ..pdpb::RequestHeader::default() })
-}
-
-/// Dials one address and asks which cluster it is of.
-async fn dial(endpoint: &str) -> Result<Connection, String> {
-    let uri =
-        if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
-    let endpoint = Endpoint::from_shared(uri).map_err(|error| error.to_string())?;
-    let endpoint = endpoint.connect_timeout(TIMEOUT).tcp_nodelay(true);
-    let channel = endpoint.connect().await.map_err(|error| root_cause(&error))?;
-    let mut pd = PdClient::new(channel.clone());
-    let asked = pd.get_members(pdpb::GetMembersRequest::default());
-    match tokio::time::timeout(TIMEOUT, asked).await {
-        Ok(Ok(members)) => {
-            let cluster_id = members.into_inner().header.map_or(0, |header| header.cluster_id);
-            Ok(Connection { cluster_id, channel })
-        }
-        Ok(Err(status)) => Err(format!("answered {}", status.message())),
-        Err(_) => Err(format!("timed out after {} s", TIMEOUT.as_secs())),
-    }
-}
-
-/// The innermost reason of a transport error: "Connection refused" instead of "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// An error in the header of an answer.
@@ -386,8 +367,20 @@ fn check(header: Option<pdpb::ResponseHeader>) -> Result<()> {
         Ok(pdpb::ErrorType::NotBootstrapped) => {
             Err(PlacementError::new(Code::NotBootstrapped, error.message))
         }
-        _ => Err(PlacementError::new(Code::ClusterMismatch, error.message)),
+        Ok(pdpb::ErrorType::StoreTombstone) => {
+            Err(PlacementError::new(Code::StoreRemoved, error.message))
+        }
+        _ => {
+            let code = code_at_the_end(&error.message).unwrap_or(Code::ClusterMismatch);
+            Err(PlacementError::new(code, error.message))
+        }
     }
+}
+
+/// The code in a refusal's text, `why [TK1234]`.
+fn code_at_the_end(text: &str) -> Option<Code> {
+    let (_, code) = text.strip_suffix(']')?.rsplit_once('[')?;
+    Code::parse(code)
 }
 
 fn store_to_proto(store: &StoreMeta) -> metapb::Store {
