@@ -15,7 +15,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use engine::{Engine, Family, WriteBatch};
 use raft::{ConfChange, Entry, EntryKind};
-use types::{Bytes, Cf, KeyRange, PeerId, Region, RegionId, limits, marks::{mutant, sometimes}};
+use types::{
+    Bytes, Cf, KeyRange, PeerId, Region, RegionId, limits,
+    marks::{mutant, sometimes},
+};
 
 use crate::{
     command::Payload,

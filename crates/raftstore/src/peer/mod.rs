@@ -11,7 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use engine::raft_log::{RaftLog, Ticket};
 use raft::{Config, Message, Node, RoleKind};
-use types::{Peer as Member, PeerId, Region, RegionError, RegionId, StoreId, marks::{mutant, sometimes}};
+use types::{
+    Peer as Member, PeerId, Region, RegionError, RegionId, StoreId,
+    marks::{mutant, sometimes},
+};
 
 use crate::{
     config::StoreConfig,

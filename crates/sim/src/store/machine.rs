@@ -13,7 +13,10 @@ use raftstore::{
     shell::{TickTimes, Views},
     snapshot::Snapshots,
 };
-use runtime::{Clock, Fs, Rng, sim::{SimClock, SimFs}};
+use runtime::{
+    Clock, Fs, Rng,
+    sim::{SimClock, SimFs},
+};
 use types::StoreId;
 
 use super::{command::Kv, options::Options};

@@ -432,7 +432,9 @@ impl Run {
                     self.leaving = None;
                     self.leave(machine);
                     self.demand();
-                } else if self.clients.unserved() == 0 && self.placement.is_content(self.world.now()) {
+                } else if self.clients.unserved() == 0
+                    && self.placement.is_content(self.world.now())
+                {
                     self.begin_all();
                 }
             }

@@ -32,8 +32,7 @@ use crate::{
     rng::Seed,
     swarm::Swarm,
     world::{
-        MachineClock, MachineId, Network, Queue, Time, Trace, TraceText,
-        network::exponential,
+        MachineClock, MachineId, Network, Queue, Time, Trace, TraceText, network::exponential,
     },
 };
 
@@ -65,18 +64,59 @@ pub(super) enum News {
 }
 
 enum Event {
-    Tick { machine: MachineId, life: u64 },
-    Message { from: MachineId, to: MachineId, message: Box<StoreMessage>, file: Option<Bytes> },
+    Tick {
+        machine: MachineId,
+        life: u64,
+    },
+    Message {
+        from: MachineId,
+        to: MachineId,
+        message: Box<StoreMessage>,
+        file: Option<Bytes>,
+    },
     /// What became of a snapshot, told its sender.
-    Sent { machine: MachineId, life: u64, region_id: RegionId, to: PeerId, arrived: bool },
+    Sent {
+        machine: MachineId,
+        life: u64,
+        region_id: RegionId,
+        to: PeerId,
+        arrived: bool,
+    },
     /// The sync of the log is over; if it was done when it began, with this result.
-    LogSync { machine: MachineId, life: u64, done: Option<Ticket> },
-    EngineSync { machine: MachineId, life: u64 },
-    Apply { machine: MachineId, life: u64 },
-    Applied { machine: MachineId, life: u64, results: Vec<Applied<Answer>> },
-    MakeSnapshot { machine: MachineId, life: u64, region_id: RegionId },
-    Read { machine: MachineId, life: u64, token: Token, region_id: RegionId, version: u64 },
-    Request { machine: MachineId, request: Box<Request> },
+    LogSync {
+        machine: MachineId,
+        life: u64,
+        done: Option<Ticket>,
+    },
+    EngineSync {
+        machine: MachineId,
+        life: u64,
+    },
+    Apply {
+        machine: MachineId,
+        life: u64,
+    },
+    Applied {
+        machine: MachineId,
+        life: u64,
+        results: Vec<Applied<Answer>>,
+    },
+    MakeSnapshot {
+        machine: MachineId,
+        life: u64,
+        region_id: RegionId,
+    },
+    Read {
+        machine: MachineId,
+        life: u64,
+        token: Token,
+        region_id: RegionId,
+        version: u64,
+    },
+    Request {
+        machine: MachineId,
+        request: Box<Request>,
+    },
     /// A reader on a thread of its own, which has taken its snapshot, looks at the lease.
     LeaseRead {
         machine: MachineId,
@@ -85,8 +125,14 @@ enum Event {
         moment: Moment,
         snapshot: Arc<dyn Snapshot>,
     },
-    CheckSplit { machine: MachineId, life: u64, job: SplitJob },
-    Thaw { machine: MachineId },
+    CheckSplit {
+        machine: MachineId,
+        life: u64,
+        job: SplitJob,
+    },
+    Thaw {
+        machine: MachineId,
+    },
     Action(Action),
 }
 
@@ -101,7 +147,7 @@ pub(super) struct Machine {
     rng: Rng,
     /// While it stands still, what would have reached it waits here.
     frozen: Option<Vec<Event>>,
-    missed_tick: bool,
+    missed_ticks: u64,
     /// Its disk does nothing before.
     pub(super) stalled_until: Time,
     /// Its applier does nothing before.
@@ -154,7 +200,7 @@ impl World {
             clock: *clock,
             rng: root.numbered("machine", number as u64),
             frozen: None,
-            missed_tick: false,
+            missed_ticks: 0,
             stalled_until: 0,
             applier_stalled_until: 0,
             is_doomed: false,
@@ -165,11 +211,7 @@ impl World {
             queue: Queue::new(swarm.tie_break, root.stream("ties")),
             options: options.clone(),
             machines: swarm.clocks.iter().enumerate().map(machine).collect(),
-            network: Network::new(
-                swarm.machines,
-                swarm.network.clone(),
-                root.stream("network"),
-            ),
+            network: Network::new(swarm.machines, swarm.network.clone(), root.stream("network")),
             judge: Judge::default(),
             trace: Trace::new(text),
             answers: Vec::new(),
@@ -286,7 +328,7 @@ impl World {
             self.judge.sees_numbers(slot.store_id, region, &process);
         }
         slot.process = Some(process);
-        slot.missed_tick = false;
+        slot.missed_ticks = 0;
         let life = slot.life;
         // Clocks are not in step.
         let first = slot.rng.range(1..=self.options.tick);
@@ -351,16 +393,20 @@ impl World {
         }
     }
 
-    /// A machine that stands still goes on, as the store's threads do: a tick that is due first, then all that has
-    /// waited.
+    /// A machine that stands still goes on: the ticks that it owes first, as the Raft core demands of its owner, then all
+    /// that has waited.
     pub(super) fn thaw(&mut self, machine: MachineId) {
         let slot = &mut self.machines[machine];
         let Some(waiting) = slot.frozen.take() else { return };
-        let is_due = std::mem::take(&mut slot.missed_tick);
-        let life = slot.life;
-        self.trace.line(self.now, || format!("m{machine} goes on"));
-        if is_due {
-            self.happen(Event::Tick { machine, life });
+        let owed = std::mem::take(&mut slot.missed_ticks);
+        let now = slot.clock.monotonic(self.now);
+        self.trace.line(self.now, || format!("m{machine} goes on, {owed} ticks late"));
+        for _ in 0..owed {
+            if let Some(process) = &mut self.machines[machine].process {
+                process.set_clock(now);
+                process.tick_begins();
+            }
+            self.input(machine, Input::Tick);
         }
         for event in waiting {
             self.happen(event);
@@ -395,7 +441,11 @@ impl World {
                 && let Some(waiting) = &mut slot.frozen
             {
                 match event {
-                    Event::Tick { .. } => slot.missed_tick = true,
+                    Event::Tick { life, .. } => {
+                        slot.missed_ticks += 1;
+                        let next = self.now + slot.clock.world_duration(self.options.tick);
+                        self.queue.schedule(next, Event::Tick { machine, life });
+                    }
                     event => waiting.push(event),
                 }
                 return;
@@ -407,7 +457,8 @@ impl World {
         }
         match event {
             Event::Tick { machine, life } => {
-                let next = self.now + self.machines[machine].clock.world_duration(self.options.tick);
+                let next =
+                    self.now + self.machines[machine].clock.world_duration(self.options.tick);
                 if let Some(process) = &mut self.machines[machine].process {
                     process.tick_begins();
                     self.queue.schedule(next, Event::Tick { machine, life });
@@ -454,7 +505,9 @@ impl World {
                 } else {
                     self.trace.line(self.now, || format!("m{machine} is asked {request:?}"));
                     match request.kind {
-                        RequestKind::Read { replica_read: false } => self.begin_read(machine, request),
+                        RequestKind::Read { replica_read: false } => {
+                            self.begin_read(machine, request)
+                        }
                         _ => self.input(machine, Input::Request(*request)),
                     }
                 }
@@ -773,16 +826,18 @@ impl World {
 
     fn post(&mut self, from: MachineId, message: Box<StoreMessage>) {
         self.messages += 1;
-        let Some(to) = self.machine_of(message.to.store_id).filter(|to| *to != from) else { return };
-        let number = message_number(&message);
-        self.trace.note(number);
-        self.trace.line(self.now, || format!("  m{from} -> m{to} {message:?}"));
+        let to = self.machine_of(message.to.store_id).filter(|to| *to != from);
+        self.trace.note(message_number(&message));
+        self.trace.line(self.now, || format!("  m{from} -> {to:?} {message:?}"));
         if let MessageBody::Raft { message: raft, .. } = &message.body
             && let RaftBody::Snapshot(snapshot) = &raft.body
         {
-            let descriptor = Descriptor::decode(&snapshot.data).ok();
-            return self.post_snapshot(from, to, message, descriptor);
+            let descriptor = Descriptor::decode(&snapshot.data);
+            let descriptor = descriptor.expect("a store sends what it has made");
+            return self.post_snapshot(from, to, message, &descriptor);
         }
+        // Nobody lives there any more.
+        let Some(to) = to else { return };
         for time in self.network.arrivals(self.now, from, to) {
             let event = Event::Message { from, to, message: message.clone(), file: None };
             self.queue.schedule(time, event);
@@ -792,9 +847,9 @@ impl World {
     fn post_snapshot(
         &mut self,
         from: MachineId,
-        to: MachineId,
+        to: Option<MachineId>,
         message: Box<StoreMessage>,
-        descriptor: Option<Descriptor>,
+        descriptor: &Descriptor,
     ) {
         let slot = &mut self.machines[from];
         let life = slot.life;
@@ -806,9 +861,8 @@ impl World {
             self.queue.schedule(self.now + 1, failed);
             return;
         }
-        let Some(descriptor) = descriptor else { return };
         let path = process.snapshots.made(descriptor.region.id, descriptor.applied);
-        let Ok(Some(bytes)) = slot.disks.fs.read(&path) else {
+        let (Ok(Some(bytes)), Some(to)) = (slot.disks.fs.read(&path), to) else {
             self.queue.schedule(self.now + 1, failed);
             return;
         };
@@ -975,4 +1029,3 @@ fn message_number(message: &StoreMessage) -> u64 {
         _ => route ^ 8,
     }
 }
-
