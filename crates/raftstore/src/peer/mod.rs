@@ -11,7 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use engine::raft_log::{RaftLog, Ticket};
 use raft::{Config, Message, Node, RoleKind};
-use types::{Peer as Member, PeerId, Region, RegionError, RegionId, StoreId, marks::mutant};
+use types::{
+    Peer as Member, PeerId, Region, RegionError, RegionId, StoreId,
+    marks::{mutant, sometimes},
+};
 
 use crate::{
     config::StoreConfig,
@@ -206,6 +209,7 @@ impl Peer {
         let region = self.region_id();
         for token in std::mem::take(&mut self.proposals).into_values() {
             let reason = format!("the peer of region {region} is gone");
+            sometimes!("store: a write's outcome is not known because its peer is gone");
             let error = match mutant!("unknown_outcome_is_refused") {
                 true => RegionError::RegionNotFound { region },
                 false => RegionError::Undetermined { reason },
