@@ -20,6 +20,7 @@ use types::{Bytes, Cf, KeyRange, PeerId, Region, RegionId, limits, marks::mutant
 use crate::{
     command::Payload,
     error::{Error, Result},
+    hash::HashJob,
     snapshot::SnapshotSource,
     state::{self, ApplyState, PeerState, RegionState},
 };
@@ -142,7 +143,7 @@ pub enum Outcome<A> {
 }
 
 /// What an entry has changed beside the data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Effect {
     /// The core has to be told of this change of the members; the region is this now.
     Members {
@@ -165,6 +166,15 @@ pub enum Effect {
     Installed {
         /// The region.
         region: Region,
+    },
+    /// The replica is to be hashed as it was.
+    Hash(HashJob),
+    /// The leader has hashed its own.
+    VerifyHash {
+        /// As of before this entry.
+        index: u64,
+        /// The hash.
+        hash: u64,
     },
     /// The data of a peer that is gone are removed.
     Destroyed,
@@ -240,7 +250,7 @@ impl<M: Machine> Applier<M> {
             assert_eq!(index, known.applied.index + 1, "region {region_id}: entries have a gap");
             let outcome = match entry.kind {
                 EntryKind::Normal => {
-                    self.apply_normal(known, &entry.data, &mut effects, &mut written)?
+                    self.apply_normal(known, &entry, &mut effects, &mut written)?
                 }
                 EntryKind::ConfChange => {
                     let change = ConfChange::decode(&entry.data)
@@ -264,12 +274,13 @@ impl<M: Machine> Applier<M> {
     fn apply_normal(
         &mut self,
         known: &mut AppliedRegion,
-        data: &Bytes,
+        entry: &Entry,
         effects: &mut Vec<Effect>,
         written: &mut Written,
     ) -> Result<Option<Outcome<M::Answer>>> {
         let region_id = known.region.id;
-        let payload = Payload::decode(data).map_err(|error| Error::damaged(region_id, error))?;
+        let payload =
+            Payload::decode(&entry.data).map_err(|error| Error::damaged(region_id, error))?;
         match payload {
             Payload::Nothing => Ok(None),
             Payload::Write { version, .. }
@@ -286,7 +297,7 @@ impl<M: Machine> Applier<M> {
                 Ok(Some(Outcome::Written(answer)))
             }
             Payload::Admin { epoch, command } => {
-                self.apply_admin(known, epoch, command, effects).map(Some)
+                self.apply_admin(known, epoch, command, effects, entry.index).map(Some)
             }
         }
     }
