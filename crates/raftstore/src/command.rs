@@ -22,6 +22,8 @@ const ADMIN: u8 = 1;
 
 const SPLIT: u8 = 1;
 const COMPACT_LOG: u8 = 2;
+const COMPUTE_HASH: u8 = 3;
+const VERIFY_HASH: u8 = 4;
 
 /// An entry's payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,15 @@ pub enum AdminCommand {
     CompactLog {
         /// The last of them.
         index: u64,
+    },
+    /// Every replica hashes what it has before this entry.
+    ComputeHash,
+    /// The leader has this hash; every replica compares.
+    VerifyHash {
+        /// The index of the entry that had it computed.
+        index: u64,
+        /// The hash.
+        hash: u64,
     },
 }
 
@@ -127,6 +138,12 @@ impl AdminCommand {
             AdminCommand::CompactLog { index } => {
                 writer.u8(COMPACT_LOG).u64(*index);
             }
+            AdminCommand::ComputeHash => {
+                writer.u8(COMPUTE_HASH);
+            }
+            AdminCommand::VerifyHash { index, hash } => {
+                writer.u8(VERIFY_HASH).u64(*index).u64(*hash);
+            }
         }
     }
 
@@ -145,6 +162,10 @@ impl AdminCommand {
                 Ok(AdminCommand::Split { children })
             }
             COMPACT_LOG => Ok(AdminCommand::CompactLog { index: reader.u64()? }),
+            COMPUTE_HASH => Ok(AdminCommand::ComputeHash),
+            VERIFY_HASH => {
+                Ok(AdminCommand::VerifyHash { index: reader.u64()?, hash: reader.u64()? })
+            }
             _ => Err(DecodeError::Invalid("kind of admin command")),
         }
     }
@@ -220,6 +241,8 @@ mod tests {
             Payload::Write { version: 7, command: Bytes::new() },
             Payload::Admin { epoch, command: AdminCommand::Split { children: vec![child()] } },
             Payload::Admin { epoch, command: AdminCommand::CompactLog { index: 9 } },
+            Payload::Admin { epoch, command: AdminCommand::ComputeHash },
+            Payload::Admin { epoch, command: AdminCommand::VerifyHash { index: 9, hash: 7 } },
         ];
         for payload in payloads {
             let bytes = payload.encode();

@@ -40,6 +40,8 @@ pub struct StoreConfig {
     pub snapshot_ticks: u64,
     /// Ticks without a leader after which a peer asks whether it is a member still.
     pub stale_ticks: u32,
+    /// Ticks between two comparisons of the replicas of a region; 0: only on request.
+    pub check_hash_ticks: u64,
     /// Ticks without traffic after which a region sleeps; 0: never.
     pub sleep_ticks: u32,
     /// Ticks between two pings of stores that have sleeping regions in common.
@@ -72,6 +74,7 @@ impl StoreConfig {
             snapshots_receiving_max: 4,
             snapshot_ticks: 100,
             stale_ticks: 32,
+            check_hash_ticks: 0,
             sleep_ticks: 24,
             ping_ticks: 2,
             silence_ticks: 8,

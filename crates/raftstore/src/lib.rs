@@ -26,6 +26,7 @@ pub mod apply;
 mod command;
 mod config;
 mod error;
+pub mod hash;
 mod log_storage;
 pub mod message;
 mod mutants;

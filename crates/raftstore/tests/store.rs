@@ -478,3 +478,34 @@ fn a_store_without_space_takes_nothing_that_needs_more() {
     must_put(&mut cluster, "c", "3");
     assert_eq!(must_get(&mut cluster, "b"), None);
 }
+
+#[test]
+fn replicas_that_differ_are_found() {
+    for periodic in [false, true] {
+        let check_hash_ticks = if periodic { 20 } else { 0 };
+        let mut cluster = Cluster::new(16, 3, 3, StoreConfig { check_hash_ticks, ..config() });
+        for number in 0..50 {
+            must_put(&mut cluster, &format!("k{number:02}"), "v");
+        }
+        let check = |cluster: &mut Cluster, hashed: u64| {
+            if !periodic {
+                let (leader, region) = cluster.leader_of(b"a").unwrap();
+                cluster.request(leader, &region, RequestKind::CheckConsistency);
+            }
+            cluster.until(60, "all are hashed", |cluster| hashed <= cluster.hashed);
+            converge(cluster);
+        };
+        check(&mut cluster, 3);
+        assert!(cluster.inconsistent.is_empty());
+        // A disk that has changed a bit.
+        let (leader, region) = cluster.leader_of(b"a").unwrap();
+        let wrong = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+        let mut batch = engine::WriteBatch::new();
+        batch.put(types::Cf::Lock, "k07", "what nobody has written");
+        engine::Engine::write(&*cluster.nodes[&wrong].engine, batch).unwrap();
+        let before = cluster.hashed;
+        check(&mut cluster, before + 3);
+        cluster.until(60, "it is found", |cluster| !cluster.inconsistent.is_empty());
+        assert!(cluster.inconsistent.iter().all(|found| *found == (wrong, region.id)));
+    }
+}

@@ -7,6 +7,7 @@ use crate::{
     apply::{AppliedRegion, Applier, Effect, Machine, Outcome},
     command::{AdminCommand, EpochAndPeers, SplitChild, refuse_split},
     error::{Error, Result},
+    hash::HashJob,
     state::{self, ApplyState, PeerState, RegionState, role_of},
 };
 
@@ -17,12 +18,25 @@ impl<M: Machine> Applier<M> {
         epoch: RegionEpoch,
         command: AdminCommand,
         effects: &mut Vec<Effect>,
+        index: u64,
     ) -> Result<Outcome<M::Answer>> {
         match command {
             AdminCommand::Split { .. } if epoch != known.region.epoch => Ok(Outcome::EpochNotMatch),
             AdminCommand::Split { children } => self.split(known, &children, effects),
             AdminCommand::CompactLog { index } => {
                 effects.push(Effect::CompactLog { index: index.min(known.applied.index) });
+                Ok(Outcome::Changed(Vec::new()))
+            }
+            AdminCommand::ComputeHash => {
+                // Everything before this entry, and nothing else of this region.
+                state::put_apply_state(&mut self.batch, known.region.id, known.applied);
+                self.flush()?;
+                let (region, snapshot) = (known.region.clone(), self.engine.snapshot()?);
+                effects.push(Effect::Hash(HashJob { region, index, snapshot }));
+                Ok(Outcome::Changed(Vec::new()))
+            }
+            AdminCommand::VerifyHash { index, hash } => {
+                effects.push(Effect::VerifyHash { index, hash });
                 Ok(Outcome::Changed(Vec::new()))
             }
         }

@@ -23,6 +23,7 @@ use types::{
 use crate::{
     command::Payload,
     error::{Error, Result},
+    hash::HashJob,
     snapshot::SnapshotSource,
     state::{self, ApplyState, PeerState, RegionState},
 };
@@ -145,7 +146,7 @@ pub enum Outcome<A> {
 }
 
 /// What an entry has changed beside the data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Effect {
     /// The core has to be told of this change of the members; the region is this now.
     Members {
@@ -168,6 +169,15 @@ pub enum Effect {
     Installed {
         /// The region.
         region: Region,
+    },
+    /// The replica is to be hashed as it was.
+    Hash(HashJob),
+    /// The leader has hashed its own.
+    VerifyHash {
+        /// As of before this entry.
+        index: u64,
+        /// The hash.
+        hash: u64,
     },
     /// The data of a peer that is gone are removed.
     Destroyed,
@@ -250,7 +260,7 @@ impl<M: Machine> Applier<M> {
             assert_eq!(index, known.applied.index + 1, "region {region_id}: entries have a gap");
             let outcome = match entry.kind {
                 EntryKind::Normal => {
-                    self.apply_normal(known, &entry.data, &mut effects, &mut written)?
+                    self.apply_normal(known, &entry, &mut effects, &mut written)?
                 }
                 EntryKind::ConfChange => {
                     let change = ConfChange::decode(&entry.data)
@@ -274,12 +284,13 @@ impl<M: Machine> Applier<M> {
     fn apply_normal(
         &mut self,
         known: &mut AppliedRegion,
-        data: &Bytes,
+        entry: &Entry,
         effects: &mut Vec<Effect>,
         written: &mut Written,
     ) -> Result<Option<Outcome<M::Answer>>> {
         let region_id = known.region.id;
-        let payload = Payload::decode(data).map_err(|error| Error::damaged(region_id, error))?;
+        let payload =
+            Payload::decode(&entry.data).map_err(|error| Error::damaged(region_id, error))?;
         match payload {
             Payload::Nothing => Ok(None),
             Payload::Write { version, .. }
@@ -297,7 +308,7 @@ impl<M: Machine> Applier<M> {
                 Ok(Some(Outcome::Written(answer)))
             }
             Payload::Admin { epoch, command } => {
-                self.apply_admin(known, epoch, command, effects).map(Some)
+                self.apply_admin(known, epoch, command, effects, entry.index).map(Some)
             }
         }
     }

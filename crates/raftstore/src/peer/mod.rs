@@ -22,7 +22,7 @@ use crate::{
     log_storage::LogStorage,
     snapshot::Descriptor,
     state::{ApplyState, FIRST_TERM, conf_of},
-    store::{Extent, Output, Reported, Token},
+    store::{Extent, Hashes, Output, Reported, Token},
 };
 
 /// The core's generator.
@@ -95,6 +95,8 @@ pub(crate) struct Peer {
     pub(crate) compacting: u64,
     /// What the scheduler was told.
     pub(crate) reported: Reported,
+    /// What replicas compare.
+    pub(crate) hashes: Hashes,
     /// How large the region is.
     pub(crate) extent: Extent,
     /// The last split that was proposed here.
@@ -148,6 +150,7 @@ impl Peer {
             addresses: BTreeMap::new(),
             compacting: 0,
             reported: Reported::default(),
+            hashes: Hashes::default(),
             extent: Extent::default(),
             splitting: 0,
             said: view::Said::default(),
@@ -221,5 +224,19 @@ impl Peer {
             let error = RegionError::RegionNotFound { region };
             out.push(Output::Reply { token: read.token, result: Err(error) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store may have ten thousand idle peers. What they have on the heap beside this is mostly the region: its bounds
+    /// and members, twice, and a leader's view of each member (112 bytes).
+    #[test]
+    fn an_idle_peer_is_small() {
+        let bytes = size_of::<Peer>();
+        println!("{bytes} bytes");
+        assert!(bytes <= 2048, "{bytes} bytes");
     }
 }

@@ -89,6 +89,19 @@ impl Peer {
         }
     }
 
+    /// Proposes that every replica is hashed. Nobody waits for it.
+    pub(crate) fn compute_hash(&mut self) {
+        let payload =
+            Payload::Admin { epoch: self.region.epoch, command: AdminCommand::ComputeHash };
+        let _ = self.node.propose(payload.encode());
+    }
+
+    /// Proposes that every replica compares with the leader's hash. If the core refuses it now, they don't this time.
+    pub(crate) fn verify_hash(&mut self, index: u64, hash: u64) {
+        let command = AdminCommand::VerifyHash { index, hash };
+        let _ = self.node.propose(Payload::Admin { epoch: self.region.epoch, command }.encode());
+    }
+
     /// Proposes that the members become `changes`: who is named there has that role afterwards, or is gone.
     ///
     /// A voter without members and log promises nothing, so that a group could be stranded whose majority has none. Who

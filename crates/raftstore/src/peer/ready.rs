@@ -225,7 +225,7 @@ impl Peer {
     /// Performs an effect on the peer itself. Returns where a snapshot stood that is of no use any more.
     pub(crate) fn take_effect(&mut self, effect: &Effect) -> Option<ApplyState> {
         let dropped = match effect {
-            Effect::CompactLog { .. } => None,
+            Effect::CompactLog { .. } | Effect::Hash(_) | Effect::VerifyHash { .. } => None,
             _ => self.node.storage().drop_snapshot(),
         };
         match effect {
@@ -240,7 +240,10 @@ impl Peer {
                 self.region = region.clone();
                 self.installing = None;
             }
-            Effect::CompactLog { .. } | Effect::Destroyed => {}
+            Effect::CompactLog { .. }
+            | Effect::Hash(_)
+            | Effect::VerifyHash { .. }
+            | Effect::Destroyed => {}
         }
         dropped
     }

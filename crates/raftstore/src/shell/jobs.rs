@@ -8,6 +8,7 @@ use types::RegionId;
 use super::inbox::{Inbox, Mail};
 use crate::{
     error::Result,
+    hash::HashJob,
     snapshot::Snapshots,
     split_check::{KeyForm, SplitJob, SplitLimits},
     state::ApplyState,
@@ -22,6 +23,7 @@ pub(super) enum Job {
     ForgetSnapshot { region_id: RegionId, applied: ApplyState },
     ForgetMade { region_id: RegionId, applied: ApplyState },
     CheckSplit(SplitJob),
+    ComputeHash(Box<HashJob>),
 }
 
 /// How keys are stored at the moment: what kind of data a cluster has may be decided late.
@@ -73,6 +75,10 @@ fn work<A>(job: Job, tools: &Tools) -> Result<Option<Input<A>>> {
         Job::ForgetMade { region_id, applied } => {
             snapshots.forget_made(region_id, applied)?;
             Ok(None)
+        }
+        Job::ComputeHash(job) => {
+            let (region_id, index, hash) = (job.region.id, job.index, job.run()?);
+            Ok(Some(Input::HashComputed { region_id, index, hash }))
         }
         Job::CheckSplit(job) => {
             let found = job.run(&**engine, limits, key_form())?;

@@ -66,6 +66,12 @@ pub trait Events: std::fmt::Debug + Send + Sync {
     /// A region that is led here was cut into these, in the order of their keys.
     fn was_split(&self, regions: Vec<Region>);
 
+    /// The replica of a region here is another one than the leader's, as of before the entry `index`: these are the
+    /// hashes. One of the two is wrong.
+    fn inconsistent(&self, region: Region, index: u64, own: u64, leaders: u64) {
+        let _ = (region, index, own, leaders);
+    }
+
     /// The store can't go on. Said once, after everything that waited was answered.
     fn stopped(&self, error: &crate::Error);
 }

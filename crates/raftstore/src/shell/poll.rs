@@ -246,6 +246,10 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
             Output::Gone { region_id } => self.views.remove(region_id),
             Output::Report(report) => self.events.report(*report),
             Output::CheckSplit(job) => drop(self.jobs.send(Job::CheckSplit(job))),
+            Output::ComputeHash(job) => drop(self.jobs.send(Job::ComputeHash(job))),
+            Output::Inconsistent { region, index, own, leaders } => {
+                self.events.inconsistent(region, index, own, leaders);
+            }
             Output::AskSplit { region, keys } => self.events.ask_split(region, keys),
             Output::WasSplit { regions } => self.events.was_split(regions),
         }

@@ -7,6 +7,7 @@
 //! A store and its applier are two machines so that entries are applied while others are being replicated. The store
 //! believes what the applier has told it; who reads looks into the engine itself.
 
+mod consistency;
 mod hibernate;
 mod log_gc;
 mod messages;
@@ -34,6 +35,7 @@ use crate::{
     apply::{Applied, Effect, Task},
     config::StoreConfig,
     error::{Error, Result},
+    hash::HashJob,
     message::StoreMessage,
     peer::{
         Peer,
@@ -45,6 +47,7 @@ use crate::{
     state::{self, ApplyState, FIRST_INDEX, FIRST_TERM, encode_hard_state},
 };
 
+pub(crate) use consistency::Hashes;
 pub use open::bootstrap;
 pub(crate) use reports::Reported;
 pub use requests::{Request, RequestKind};
@@ -95,6 +98,15 @@ pub enum Input<A> {
         epoch: RegionEpoch,
         /// What was found.
         found: SplitCheck,
+    },
+    /// A replica is hashed, as [`Output::ComputeHash`] wanted it.
+    HashComputed {
+        /// Of this region.
+        region_id: RegionId,
+        /// As of before this entry.
+        index: u64,
+        /// The hash.
+        hash: u64,
     },
     /// The disk is full, or is not any more. While it is, leaders here take no writes but those that only delete; reads and
     /// changes of regions go on, and so does everything that others lead.
@@ -188,6 +200,20 @@ pub enum Output<A> {
         region: Region,
         /// Where.
         keys: Vec<Bytes>,
+    },
+    /// Hash a replica ([`HashJob::run`]), and say [`Input::HashComputed`].
+    ComputeHash(Box<HashJob>),
+    /// The replica here is another one than the leader's: one of the two is wrong, and nobody can tell which. The owner
+    /// says so loudly, and stops, or has the replica replaced.
+    Inconsistent {
+        /// The region.
+        region: Region,
+        /// The entry before which they differ.
+        index: u64,
+        /// The hash of the replica here.
+        own: u64,
+        /// That of the leader's.
+        leaders: u64,
     },
     /// A region that is led here was cut into these.
     WasSplit {
@@ -300,6 +326,9 @@ impl<A> Store<A> {
                 }
             }
             Input::EngineSynced => self.on_engine_synced()?,
+            Input::HashComputed { region_id, index, hash } => {
+                self.on_hash_computed(region_id, index, hash);
+            }
             Input::DiskFull(is_full) => self.is_disk_full = is_full,
             Input::ReportAll => self.report_all(),
             Input::SnapshotMade { region_id, descriptor } => {
@@ -421,6 +450,7 @@ impl<A> Store<A> {
         if self.ticks.is_multiple_of(u64::from(self.config.split_check_ticks.max(1))) {
             self.check_grown();
         }
+        self.compare_some();
         self.let_sleep(idle);
         self.watch_sleepers();
     }
@@ -439,7 +469,7 @@ impl<A> Store<A> {
 
     fn on_applied(&mut self, applied: Applied<A>) -> Result<()> {
         let region_id = applied.region_id;
-        if applied.effects.contains(&Effect::Destroyed) {
+        if applied.effects.iter().any(|effect| matches!(effect, Effect::Destroyed)) {
             self.after_sync.push(AfterSync::Remove(region_id));
             if let Some(Destroying { applied, .. }) = self.destroying.get(&region_id) {
                 self.after_sync.push(AfterSync::Forget(region_id, *applied));
@@ -454,6 +484,7 @@ impl<A> Store<A> {
         let epoch = peer.region.epoch;
         peer.extent.grow(applied.written);
         let mut splits = Vec::new();
+        let (mut hashes, mut leaders) = (Vec::new(), Vec::new());
         for effect in &effects {
             let before = peer.region.range.clone();
             if let Some(applied) = peer.take_effect(effect) {
@@ -484,6 +515,8 @@ impl<A> Store<A> {
                     }
                     splits.push(regions.clone());
                 }
+                Effect::Hash(job) => hashes.push(Output::ComputeHash(Box::new(job.clone()))),
+                Effect::VerifyHash { index, hash } => leaders.push((*index, *hash)),
                 Effect::Members { .. } | Effect::Destroyed => {}
             }
             if peer.region.range != before || matches!(effect, Effect::Installed { .. }) {
@@ -503,6 +536,10 @@ impl<A> Store<A> {
         }
         self.dirty.insert(region_id);
         self.report_progress(region_id, is_changed);
+        self.out.append(&mut hashes);
+        for (index, hash) in leaders {
+            self.on_hash_of_leader(region_id, index, hash);
+        }
         for regions in splits {
             for region in &regions[1..] {
                 self.begin_child(region, leads)?;

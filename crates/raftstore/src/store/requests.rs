@@ -55,6 +55,8 @@ pub enum RequestKind {
     },
     /// Cut the region into halves, at a key that is yet to be found: it comes as [`Output::AskSplit`].
     SplitHalf,
+    /// Have all replicas hashed and compared: it shows as [`Output::Inconsistent`] if they differ.
+    CheckConsistency,
     /// Give these members these roles; none: they leave. One: a single step; several: through a joint state.
     ChangeMembers {
         /// Roles and members.
@@ -98,6 +100,10 @@ impl<A> Store<A> {
             RequestKind::SplitHalf => peer.check_leads().map(|()| {
                 self.out.push(Output::Reply { token, result: Ok(Response::Begun) });
                 self.split_half(region_id);
+            }),
+            RequestKind::CheckConsistency => peer.check_leads().map(|()| {
+                peer.compute_hash();
+                self.out.push(Output::Reply { token, result: Ok(Response::Begun) });
             }),
             RequestKind::ChangeMembers { changes } => peer.change_members(epoch, &changes, token),
             RequestKind::TransferLeader { to } => peer.transfer_leader(to).map(|()| {

@@ -27,6 +27,7 @@ use crate::{
     RegionReport, SplitChild,
     apply::{Applier, Task},
     config::StoreConfig,
+    hash::HashJob,
     snapshot::{Descriptor, Snapshots},
     split_check::{KeyForm, SplitJob},
     store::{self, Input, Output, Request, RequestKind, Response, Store, Token, check_read},
@@ -58,6 +59,7 @@ pub struct Node {
     /// How many snapshots were to be made at once.
     pub most_makes: usize,
     checks: VecDeque<SplitJob>,
+    hashes: VecDeque<HashJob>,
 }
 
 /// What became of a request.
@@ -112,6 +114,10 @@ pub struct Cluster {
     pub asked: Vec<(Region, Vec<Bytes>)>,
     /// Snapshots can't be made, as if there were no room for their files.
     pub makes_fail: bool,
+    /// Replicas that were found to differ from their leader's.
+    pub inconsistent: Vec<(StoreId, RegionId)>,
+    /// How many replicas were hashed.
+    pub hashed: u64,
     /// What the scheduler was told to be split.
     pub was_split: Vec<Vec<Region>>,
     /// What became of requests.
@@ -146,6 +152,8 @@ impl Cluster {
             splits: false,
             asked: Vec::new(),
             makes_fail: false,
+            inconsistent: Vec::new(),
+            hashed: 0,
             was_split: Vec::new(),
             fates: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -214,6 +222,7 @@ impl Cluster {
             makes: VecDeque::new(),
             most_makes: 0,
             checks: VecDeque::new(),
+            hashes: VecDeque::new(),
         };
         self.nodes.insert(id, node);
         self.turn(id);
@@ -369,6 +378,8 @@ impl Cluster {
                 Output::CheckSplit(job) => node.checks.push_back(job),
                 Output::AskSplit { region, keys } => asked.push((region, keys)),
                 Output::WasSplit { regions } => self.was_split.push(regions),
+                Output::ComputeHash(job) => node.hashes.push_back(*job),
+                Output::Inconsistent { region, .. } => self.inconsistent.push((id, region.id)),
             }
         }
         for letter in letters {
@@ -406,6 +417,7 @@ impl Cluster {
             !node.tasks.is_empty(),
             !node.makes.is_empty(),
             !node.checks.is_empty(),
+            !node.hashes.is_empty(),
         ];
         for (number, is_there) in is_there.into_iter().enumerate() {
             if is_there {
@@ -439,11 +451,17 @@ impl Cluster {
                 };
                 Input::SnapshotMade { region_id, descriptor }
             }
-            _ => {
+            4 => {
                 let job = node.checks.pop_front().unwrap();
                 let found = job.run(&*node.engine, &self.config.split, KeyForm::Raw).unwrap();
                 let SplitJob { region_id, epoch, .. } = job;
                 Input::SplitChecked { region_id, epoch, found }
+            }
+            _ => {
+                let job = node.hashes.pop_front().unwrap();
+                self.hashed += 1;
+                let (region_id, index, hash) = (job.region.id, job.index, job.run().unwrap());
+                Input::HashComputed { region_id, index, hash }
             }
         };
         self.step(id, input);
