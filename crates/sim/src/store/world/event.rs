@@ -10,7 +10,7 @@ use raftstore::{
     message::MessageBody,
     shell::Moment,
     split_check::SplitJob,
-    store::{Request, Token},
+    store::{Request, RequestKind, Token},
 };
 use types::{Bytes, PeerId, RegionId};
 
@@ -95,6 +95,17 @@ pub(super) enum Event {
 }
 
 impl Event {
+    /// Whether it happens on a reader's thread.
+    pub(super) fn is_a_readers(&self) -> bool {
+        match self {
+            Event::LeaseRead { .. } => true,
+            Event::Request { request, .. } => {
+                matches!(request.kind, RequestKind::Read { replica_read: false })
+            }
+            _ => false,
+        }
+    }
+
     /// The machine that it happens to, and in which of its lives if not in any.
     pub(super) fn address(&self) -> Option<(MachineId, Option<u64>)> {
         match *self {

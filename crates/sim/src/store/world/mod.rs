@@ -76,7 +76,7 @@ pub(super) struct Machine {
     clock: MachineClock,
     rng: Rng,
     /// While it stands still, what would have reached it waits here.
-    frozen: Option<Vec<Event>>,
+    frozen: Option<Frozen>,
     missed_ticks: u64,
     /// Its disk does nothing before.
     pub(super) stalled_until: Time,
@@ -85,6 +85,14 @@ pub(super) struct Machine {
     /// A failure of its disk was ordered: its errors are expected.
     pub(super) is_doomed: bool,
     pub(super) latency: Latency,
+}
+
+/// A process that stands still.
+#[derive(Default)]
+struct Frozen {
+    waiting: Vec<Event>,
+    /// Only the store stands still; readers on threads of their own go on.
+    readers_go_on: bool,
 }
 
 /// How slow a machine's disk is.
@@ -311,12 +319,13 @@ impl World {
         }
     }
 
-    /// The machine stands still for `duration`; what reaches it waits.
-    pub(super) fn freeze(&mut self, machine: MachineId, duration: Time) {
+    /// The machine stands still for `duration`, or its store alone; what reaches it waits.
+    pub(super) fn freeze(&mut self, machine: MachineId, duration: Time, readers_go_on: bool) {
         let slot = &mut self.machines[machine];
         if slot.frozen.is_none() && slot.process.is_some() {
-            slot.frozen = Some(Vec::new());
-            self.trace.line(self.now, || format!("m{machine} freezes"));
+            slot.frozen = Some(Frozen { readers_go_on, ..Frozen::default() });
+            let alone = if readers_go_on { " (readers do not)" } else { "" };
+            self.trace.line(self.now, || format!("m{machine} freezes{alone}"));
             self.queue.schedule(self.now + duration, Event::Thaw { machine });
         }
     }
@@ -325,7 +334,7 @@ impl World {
     /// that has waited.
     pub(super) fn thaw(&mut self, machine: MachineId) {
         let slot = &mut self.machines[machine];
-        let Some(waiting) = slot.frozen.take() else { return };
+        let Some(Frozen { waiting, .. }) = slot.frozen.take() else { return };
         let owed = std::mem::take(&mut slot.missed_ticks);
         let now = slot.clock.monotonic(self.now);
         self.trace.line(self.now, || format!("m{machine} goes on, {owed} ticks late"));
@@ -364,7 +373,8 @@ impl World {
                 return;
             }
             if slot.process.is_some()
-                && let Some(waiting) = &mut slot.frozen
+                && let Some(frozen) = &mut slot.frozen
+                && !(frozen.readers_go_on && event.is_a_readers())
             {
                 match event {
                     Event::Tick { life, .. } => {
@@ -372,7 +382,7 @@ impl World {
                         let next = self.now + slot.clock.world_duration(self.options.tick);
                         self.queue.schedule(next, Event::Tick { machine, life });
                     }
-                    event => waiting.push(event),
+                    event => frozen.waiting.push(event),
                 }
                 return;
             }
@@ -508,7 +518,9 @@ impl World {
                 Output::Send(message) => self.post(machine, message),
                 Output::SyncLog => self.sync_log(machine),
                 Output::SyncEngine => {
-                    let delay = self.disk_delay(machine);
+                    let flush =
+                        exponential(&mut self.machines[machine].rng, self.options.engine_sync);
+                    let delay = self.disk_delay(machine) + flush;
                     self.queue.schedule(self.now + delay, Event::EngineSync { machine, life });
                 }
                 Output::Apply(task) => self.give(machine, task),

@@ -52,7 +52,13 @@ impl World {
             })
             .flatten();
         let Some(range) = range else {
-            return self.input(machine, Input::Request(request));
+            // The store is asked, once it hears.
+            let request = Box::new(request);
+            match &mut self.machines[machine].frozen {
+                Some(frozen) => frozen.waiting.push(Event::Request { machine, request }),
+                None => self.input(machine, Input::Request(*request)),
+            }
+            return;
         };
         let Some(wanted) = self.wanted.get(&request.token).cloned() else { return };
         self.lease_reads += 1;
