@@ -33,7 +33,7 @@ pub enum FaultKind {
     IsolateLeader,
     /// All links to a machine, or one, hold everything back.
     Clog,
-    /// A process stands still, and gets everything at once afterwards.
+    /// A process stands still, or its store alone, and gets everything at once afterwards.
     Freeze,
     /// A disk stands still.
     Stall,
@@ -258,7 +258,8 @@ impl Nemesis {
                     true => self.rng.range(self.patience / 2..2 * self.patience),
                     false => lasts,
                 };
-                world.freeze(machine, lasts);
+                let readers_go_on = self.rng.chance(0.4);
+                world.freeze(machine, lasts, readers_go_on);
             }
             FaultKind::Stall => world.machines[machine].stalled_until = world.now() + lasts,
             FaultKind::StallApplier => {

@@ -23,6 +23,7 @@ pub use simulation::Stores;
 use crate::world::MachineId;
 use faults::Plan;
 use raftstore::store::Token;
+use types::RegionId;
 
 /// What happens outside of machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(crate) enum Action {
     Place,
     /// Placement has a region split.
     Split,
+    /// Placement has this region split.
+    SplitOf(RegionId),
     /// Placement has a leadership handed over.
     Transfer,
     /// A fault strikes, or ends.

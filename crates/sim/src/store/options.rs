@@ -49,6 +49,8 @@ pub struct Options {
     pub transfer_every: u64,
     /// After how long silence placement gives a store up.
     pub down_after: u64,
+    /// How long a sync of the engine takes beside what the disk takes, on average.
+    pub engine_sync: u64,
     /// How far appliers lag behind, on average.
     pub apply_lag: u64,
     /// How long what the applier did is under way to the store, on average.
@@ -115,6 +117,7 @@ impl Options {
             mischief: *pick(rng, &[0.0, 0.2, 0.5, 0.9]),
             transfer_every: log_uniform(rng, 0.3e6, 10e6) as u64,
             down_after: log_uniform(rng, 2e6, 20e6) as u64,
+            engine_sync: lag(rng, 2_000_000.0),
             apply_lag: lag(rng, 500_000.0),
             applied_delay: lag(rng, 100_000.0),
             read_delay: lag(rng, 100_000.0),

@@ -16,6 +16,7 @@ use runtime::Rng;
 use types::{Bytes, Peer, PeerId, PeerRole, Region, RegionId, StoreId};
 
 use super::{
+    Action,
     clients::votes,
     options::Options,
     world::{Fate, News, World},
@@ -188,12 +189,19 @@ impl Placement {
         world.request(delay, known.leader.store_id, request, None);
     }
 
-    /// Has a region split, at names of keys.
+    /// Has some region split, at names of keys.
     pub(super) fn split(&mut self, world: &mut World, names: &[Bytes]) {
+        if let Some(known) = self.draw_region() {
+            self.split_of(world, names, known.region.id);
+        }
+    }
+
+    /// Has a region split, at names of keys.
+    pub(super) fn split_of(&mut self, world: &mut World, names: &[Bytes], region: RegionId) {
         if self.options.regions_max <= self.regions.len() {
             return;
         }
-        let Some(known) = self.draw_region() else { return };
+        let Some(known) = self.regions.get(&region).cloned() else { return };
         let region = &known.region;
         let inside: Vec<&Bytes> = names
             .iter()
@@ -239,6 +247,13 @@ impl Placement {
         };
         for known in all {
             if let Some(changes) = self.draw_change(world.now(), &known.region) {
+                // While the new member waits for its snapshot, its region is cut.
+                let adds =
+                    changes.iter().any(|(_, peer)| known.region.peer_on(peer.store_id).is_none());
+                if adds && !self.is_calm && self.rng.chance(0.3) {
+                    let delay = self.rng.range(1_000..500_000);
+                    world.schedule(delay, Action::SplitOf(known.region.id));
+                }
                 self.order(world, &known, RequestKind::ChangeMembers { changes });
             }
         }

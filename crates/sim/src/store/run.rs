@@ -225,6 +225,10 @@ impl Run {
             Action::Transfer if self.phase == Phase::Chaos => {
                 self.placement.transfer(&mut self.world);
             }
+            Action::SplitOf(region) if self.phase == Phase::Chaos => {
+                self.placement.split_of(&mut self.world, self.clients.names(), region);
+            }
+            Action::SplitOf(_) => {}
             Action::Split | Action::Transfer => return Ok(()),
             Action::Fault(_) if !matches!(self.phase, Phase::Chaos) => {}
             Action::Fault(plan) => match self.nemesis.act(&mut self.world, plan) {

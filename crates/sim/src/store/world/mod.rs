@@ -5,22 +5,25 @@
 //! the way of a read from the store to the engine. A machine may lose its power at any operation of its disk; its
 //! process may be killed alone, and may stand still.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod event;
+mod network;
+mod reads;
+mod work;
 
-use engine::{Engine, Snapshot, raft_log::Ticket};
-use raft::MessageBody as RaftBody;
+use std::collections::BTreeMap;
+
+use engine::Engine;
 use raftstore::{
-    Error, RegionReport, StoreMessage,
-    apply::{Applied, Task},
-    message::MessageBody,
-    shell::Moment,
+    Error, RegionReport,
+    apply::Task,
     snapshot::Descriptor,
     split_check::{KeyForm, SplitJob},
-    store::{Input, Output, Request, RequestKind, Response, Token, bootstrap, check_read},
+    store::{Input, Output, Request, RequestKind, Response, Token, bootstrap},
 };
-use runtime::{Fs, Rng};
-use types::{Bytes, KeyRange, PeerId, Region, RegionError, RegionId, StoreId};
+use runtime::Rng;
+use types::{Bytes, KeyRange, Region, RegionError, RegionId, StoreId};
 
+use self::event::Event;
 use super::{
     Action,
     judge::{Judge, pairs},
@@ -63,79 +66,6 @@ pub(super) enum News {
     AskSplit(MachineId, Region, Vec<Bytes>),
 }
 
-enum Event {
-    Tick {
-        machine: MachineId,
-        life: u64,
-    },
-    Message {
-        from: MachineId,
-        to: MachineId,
-        message: Box<StoreMessage>,
-        file: Option<Bytes>,
-    },
-    /// What became of a snapshot, told its sender.
-    Sent {
-        machine: MachineId,
-        life: u64,
-        region_id: RegionId,
-        to: PeerId,
-        arrived: bool,
-    },
-    /// The sync of the log is over; if it was done when it began, with this result.
-    LogSync {
-        machine: MachineId,
-        life: u64,
-        done: Option<Ticket>,
-    },
-    EngineSync {
-        machine: MachineId,
-        life: u64,
-    },
-    Apply {
-        machine: MachineId,
-        life: u64,
-    },
-    Applied {
-        machine: MachineId,
-        life: u64,
-        results: Vec<Applied<Answer>>,
-    },
-    MakeSnapshot {
-        machine: MachineId,
-        life: u64,
-        region_id: RegionId,
-    },
-    Read {
-        machine: MachineId,
-        life: u64,
-        token: Token,
-        region_id: RegionId,
-        version: u64,
-    },
-    Request {
-        machine: MachineId,
-        request: Box<Request>,
-    },
-    /// A reader on a thread of its own, which has taken its snapshot, looks at the lease.
-    LeaseRead {
-        machine: MachineId,
-        life: u64,
-        request: Box<Request>,
-        moment: Moment,
-        snapshot: Arc<dyn Snapshot>,
-    },
-    CheckSplit {
-        machine: MachineId,
-        life: u64,
-        job: SplitJob,
-    },
-    Thaw {
-        machine: MachineId,
-    },
-    Action(Action),
-}
-
 /// One machine.
 pub(super) struct Machine {
     pub(super) store_id: StoreId,
@@ -146,7 +76,7 @@ pub(super) struct Machine {
     clock: MachineClock,
     rng: Rng,
     /// While it stands still, what would have reached it waits here.
-    frozen: Option<Vec<Event>>,
+    frozen: Option<Frozen>,
     missed_ticks: u64,
     /// Its disk does nothing before.
     pub(super) stalled_until: Time,
@@ -155,6 +85,14 @@ pub(super) struct Machine {
     /// A failure of its disk was ordered: its errors are expected.
     pub(super) is_doomed: bool,
     pub(super) latency: Latency,
+}
+
+/// A process that stands still.
+#[derive(Default)]
+struct Frozen {
+    waiting: Vec<Event>,
+    /// Only the store stands still; readers on threads of their own go on.
+    readers_go_on: bool,
 }
 
 /// How slow a machine's disk is.
@@ -298,8 +236,6 @@ impl World {
         self.answers.push((token, fate));
     }
 
-    // Machines.
-
     /// Starts a store from what its disks have.
     pub(super) fn start(&mut self, machine: MachineId) {
         let slot = &mut self.machines[machine];
@@ -383,12 +319,13 @@ impl World {
         }
     }
 
-    /// The machine stands still for `duration`; what reaches it waits.
-    pub(super) fn freeze(&mut self, machine: MachineId, duration: Time) {
+    /// The machine stands still for `duration`, or its store alone; what reaches it waits.
+    pub(super) fn freeze(&mut self, machine: MachineId, duration: Time, readers_go_on: bool) {
         let slot = &mut self.machines[machine];
         if slot.frozen.is_none() && slot.process.is_some() {
-            slot.frozen = Some(Vec::new());
-            self.trace.line(self.now, || format!("m{machine} freezes"));
+            slot.frozen = Some(Frozen { readers_go_on, ..Frozen::default() });
+            let alone = if readers_go_on { " (readers do not)" } else { "" };
+            self.trace.line(self.now, || format!("m{machine} freezes{alone}"));
             self.queue.schedule(self.now + duration, Event::Thaw { machine });
         }
     }
@@ -397,7 +334,7 @@ impl World {
     /// that has waited.
     pub(super) fn thaw(&mut self, machine: MachineId) {
         let slot = &mut self.machines[machine];
-        let Some(waiting) = slot.frozen.take() else { return };
+        let Some(Frozen { waiting, .. }) = slot.frozen.take() else { return };
         let owed = std::mem::take(&mut slot.missed_ticks);
         let now = slot.clock.monotonic(self.now);
         self.trace.line(self.now, || format!("m{machine} goes on, {owed} ticks late"));
@@ -412,8 +349,6 @@ impl World {
             self.happen(event);
         }
     }
-
-    // Events.
 
     /// The next event happens. An action is its owner's to perform.
     pub(super) fn step(&mut self) -> Option<Action> {
@@ -438,7 +373,8 @@ impl World {
                 return;
             }
             if slot.process.is_some()
-                && let Some(waiting) = &mut slot.frozen
+                && let Some(frozen) = &mut slot.frozen
+                && !(frozen.readers_go_on && event.is_a_readers())
             {
                 match event {
                     Event::Tick { life, .. } => {
@@ -446,7 +382,7 @@ impl World {
                         let next = self.now + slot.clock.world_duration(self.options.tick);
                         self.queue.schedule(next, Event::Tick { machine, life });
                     }
-                    event => waiting.push(event),
+                    event => frozen.waiting.push(event),
                 }
                 return;
             }
@@ -513,7 +449,7 @@ impl World {
                 }
             }
             Event::LeaseRead { machine, request, moment, snapshot, .. } => {
-                self.read_by_lease(machine, request, moment, &*snapshot);
+                self.read_by_lease(machine, *request, moment, &*snapshot);
             }
             Event::CheckSplit { machine, job, .. } => {
                 let slot = &self.machines[machine];
@@ -582,7 +518,9 @@ impl World {
                 Output::Send(message) => self.post(machine, message),
                 Output::SyncLog => self.sync_log(machine),
                 Output::SyncEngine => {
-                    let delay = self.disk_delay(machine);
+                    let flush =
+                        exponential(&mut self.machines[machine].rng, self.options.engine_sync);
+                    let delay = self.disk_delay(machine) + flush;
                     self.queue.schedule(self.now + delay, Event::EngineSync { machine, life });
                 }
                 Output::Apply(task) => self.give(machine, task),
@@ -629,306 +567,6 @@ impl World {
         }
     }
 
-    // The disk.
-
-    fn disk_delay(&mut self, machine: MachineId) -> u64 {
-        let slot = &mut self.machines[machine];
-        let Latency { min, mean, slow } = slot.latency;
-        let mut delay = min + exponential(&mut slot.rng, mean);
-        if slot.rng.chance(slow) {
-            delay *= 50;
-        }
-        slot.stalled_until.saturating_sub(self.now) + delay
-    }
-
-    fn sync_log(&mut self, machine: MachineId) {
-        let delay = self.disk_delay(machine);
-        let slot = &mut self.machines[machine];
-        let Some(process) = &mut slot.process else { return };
-        if process.syncs_log {
-            process.syncs_log_again = true;
-            return;
-        }
-        process.syncs_log = true;
-        // The disk may be done long before anybody hears of it.
-        let done = match slot.rng.chance(0.5) {
-            true => match process.log_writer.sync() {
-                Ok(ticket) => Some(ticket),
-                Err(error) => return self.fatal(machine, &error.into(), "a log is synced"),
-            },
-            false => None,
-        };
-        let event = Event::LogSync { machine, life: slot.life, done };
-        self.queue.schedule(self.now + delay, event);
-    }
-
-    fn log_is_synced(&mut self, machine: MachineId, done: Option<Ticket>) {
-        let Some(process) = &mut self.machines[machine].process else { return };
-        let ticket = match done {
-            Some(ticket) => ticket,
-            None => match process.log_writer.sync() {
-                Ok(ticket) => ticket,
-                Err(error) => return self.fatal(machine, &error.into(), "a log is synced"),
-            },
-        };
-        process.syncs_log = false;
-        if std::mem::take(&mut process.syncs_log_again) {
-            self.sync_log(machine);
-        }
-        self.input(machine, Input::LogSynced(ticket));
-    }
-
-    /// A little housekeeping of the log.
-    fn maintain(&mut self, machine: MachineId) {
-        let Some(process) = &mut self.machines[machine].process else { return };
-        // While a sync is under way its thread is busy.
-        if process.syncs_log {
-            return;
-        }
-        match process.log_writer.maintain(16 << 10) {
-            Ok(done) => {
-                let durable = done.durable;
-                self.input(machine, Input::LogSynced(durable));
-            }
-            Err(error) => self.fatal(machine, &error.into(), "a log is kept in order"),
-        }
-    }
-
-    // The applier.
-
-    fn give(&mut self, machine: MachineId, task: Task) {
-        let Some(process) = &mut self.machines[machine].process else { return };
-        if let Task::Entries { region_id, peer_id, entries } = &task {
-            let term = process.store.raft_status(*region_id).map_or(0, |status| status.term);
-            self.judge.commits(*region_id, *peer_id, term, entries);
-        }
-        process.tasks.push_back(task);
-        self.wake_applier(machine);
-    }
-
-    fn wake_applier(&mut self, machine: MachineId) {
-        let slot = &mut self.machines[machine];
-        let Some(process) = &mut slot.process else { return };
-        if process.applies || process.tasks.is_empty() {
-            return;
-        }
-        process.applies = true;
-        let lag = exponential(&mut slot.rng, self.options.apply_lag);
-        let delay = slot.applier_stalled_until.saturating_sub(self.now) + lag;
-        let event = Event::Apply { machine, life: slot.life };
-        self.queue.schedule(self.now + delay, event);
-    }
-
-    fn apply(&mut self, machine: MachineId) {
-        let slot = &mut self.machines[machine];
-        let Some(process) = &mut slot.process else { return };
-        let count = slot.rng.range(1..=process.tasks.len() as u64) as usize;
-        let tasks = process.tasks.drain(..count).collect();
-        let results = match process.applier.apply(tasks) {
-            Ok(results) => results,
-            Err(error) => return self.fatal(machine, &error, "entries are applied"),
-        };
-        self.judge.applies(slot.store_id, &*slot.disks.engine, &results);
-        let delay = exponential(&mut slot.rng, self.options.applied_delay);
-        let event = Event::Applied { machine, life: slot.life, results };
-        self.queue.schedule(self.now + delay, event);
-    }
-
-    fn applied(&mut self, machine: MachineId, results: Vec<Applied<Answer>>) {
-        let Some(process) = &mut self.machines[machine].process else { return };
-        process.applies = false;
-        let ids: Vec<RegionId> = results.iter().map(|applied| applied.region_id).collect();
-        let moved = results.iter().any(|applied| !applied.effects.is_empty());
-        self.input(machine, Input::Applied(results));
-        let slot = &self.machines[machine];
-        if let Some(process) = &slot.process {
-            for region in ids {
-                self.judge.sees_numbers(slot.store_id, region, process);
-            }
-            if moved {
-                self.judge.sees_regions(slot.store_id, &process.store);
-            }
-        }
-        self.wake_applier(machine);
-    }
-
-    // Reads.
-
-    /// How long a reader's thread takes from one step to the next.
-    fn read_delay(&mut self, machine: MachineId) -> u64 {
-        let rng = &mut self.machines[machine].rng;
-        let mut delay = exponential(rng, self.options.read_delay);
-        if rng.chance(0.02) {
-            delay *= 20;
-        }
-        delay
-    }
-
-    /// A reader's thread takes its snapshot.
-    fn begin_read(&mut self, machine: MachineId, request: Box<Request>) {
-        let delay = self.read_delay(machine);
-        let slot = &self.machines[machine];
-        let Some(process) = &slot.process else { return };
-        let moment = process.views.moment();
-        let snapshot = slot.disks.engine.snapshot().expect("the memory engine has snapshots");
-        let event = Event::LeaseRead { machine, life: slot.life, request, moment, snapshot };
-        self.queue.schedule(self.now + delay, event);
-    }
-
-    /// It looks at the lease, and reads what it has or asks the store.
-    fn read_by_lease(
-        &mut self,
-        machine: MachineId,
-        request: Box<Request>,
-        moment: Moment,
-        snapshot: &dyn Snapshot,
-    ) {
-        let Some(process) = &self.machines[machine].process else { return };
-        let range = process
-            .views
-            .check(request.region_id, moment, |view, holds| {
-                let is_same = view.region.epoch.version == request.epoch.version;
-                (holds && is_same).then(|| view.region.range.clone())
-            })
-            .flatten();
-        let Some(range) = range else {
-            return self.input(machine, Input::Request(*request));
-        };
-        let Some(wanted) = self.wanted.get(&request.token).cloned() else { return };
-        self.lease_reads += 1;
-        let seen = pairs(snapshot, &wanted.intersect(&range));
-        let seen = seen.into_iter().map(|(_, key, value)| (key, value)).collect();
-        self.answer(request.token, Fate::Read(seen));
-    }
-
-    /// The order of every reader: the engine's snapshot first, then the region in it.
-    fn read(&mut self, machine: MachineId, token: Token, region_id: RegionId, version: u64) {
-        let slot = &self.machines[machine];
-        if slot.process.is_none() {
-            return;
-        }
-        let Some(wanted) = self.wanted.get(&token).cloned() else { return };
-        let snapshot = slot.disks.engine.snapshot().expect("the memory engine has snapshots");
-        let fate = match check_read(&*snapshot, region_id, version) {
-            Ok(region) => {
-                // What lies outside of the region is not this read's to see.
-                let range = wanted.intersect(&region.range);
-                let seen = pairs(&*snapshot, &range);
-                Fate::Read(seen.into_iter().map(|(_, key, value)| (key, value)).collect())
-            }
-            Err(Ok(error)) => Fate::Error(error),
-            Err(Err(error)) => return self.fatal(machine, &error, "an engine can be read"),
-        };
-        self.answer(token, fate);
-    }
-
-    // The network.
-
-    fn post(&mut self, from: MachineId, message: Box<StoreMessage>) {
-        self.messages += 1;
-        let to = self.machine_of(message.to.store_id).filter(|to| *to != from);
-        self.trace.note(message_number(&message));
-        self.trace.line(self.now, || format!("  m{from} -> {to:?} {message:?}"));
-        if let MessageBody::Raft { message: raft, .. } = &message.body
-            && let RaftBody::Snapshot(snapshot) = &raft.body
-        {
-            let descriptor = Descriptor::decode(&snapshot.data);
-            let descriptor = descriptor.expect("a store sends what it has made");
-            return self.post_snapshot(from, to, message, &descriptor);
-        }
-        // Nobody lives there any more.
-        let Some(to) = to else { return };
-        for time in self.network.arrivals(self.now, from, to) {
-            let event = Event::Message { from, to, message: message.clone(), file: None };
-            self.queue.schedule(time, event);
-        }
-    }
-
-    fn post_snapshot(
-        &mut self,
-        from: MachineId,
-        to: Option<MachineId>,
-        message: Box<StoreMessage>,
-        descriptor: &Descriptor,
-    ) {
-        let slot = &mut self.machines[from];
-        let life = slot.life;
-        let Some(process) = &mut slot.process else { return };
-        process.sends += 1;
-        let (region_id, peer) = (message.region_id, message.to.id);
-        let failed = Event::Sent { machine: from, life, region_id, to: peer, arrived: false };
-        if self.options.snapshots_max < process.sends {
-            self.queue.schedule(self.now + 1, failed);
-            return;
-        }
-        let path = process.snapshots.made(descriptor.region.id, descriptor.applied);
-        let (Ok(Some(bytes)), Some(to)) = (slot.disks.fs.read(&path), to) else {
-            self.queue.schedule(self.now + 1, failed);
-            return;
-        };
-        let bytes = Bytes::from(bytes);
-        let slow = exponential(&mut slot.rng, self.options.snapshot_delay);
-        let mut times = self.network.arrivals(self.now, from, to);
-        times.truncate(1);
-        match times.first() {
-            None => self.queue.schedule(self.now + SNAPSHOT_LOST, failed),
-            Some(time) => {
-                let event = Event::Message { from, to, message, file: Some(bytes) };
-                self.queue.schedule(time + slow, event);
-            }
-        }
-    }
-
-    fn arrive(
-        &mut self,
-        from: MachineId,
-        to: MachineId,
-        message: Box<StoreMessage>,
-        file: Option<Bytes>,
-    ) {
-        let (region_id, peer) = (message.region_id, message.to.id);
-        let runs = self.machines[to].process.is_some();
-        let gets_through = self.network.lets_through(from, to) && runs;
-        let Some(bytes) = file else {
-            if gets_through {
-                self.input(to, Input::Message(message));
-            } else if self.machines[from].rng.chance(0.3) {
-                self.input_if_awake(from, Input::Unreachable { region_id, peer });
-            }
-            return;
-        };
-        let mut arrived = gets_through;
-        if let MessageBody::Raft { message: raft, .. } = &message.body
-            && let RaftBody::Snapshot(snapshot) = &raft.body
-            && let Ok(descriptor) = Descriptor::decode(&snapshot.data)
-            && let Some(process) = &self.machines[to].process
-            && arrived
-        {
-            let path = process.snapshots.received(descriptor.region.id, descriptor.applied);
-            match self.machines[to].disks.fs.replace(&path, &bytes) {
-                Ok(()) => self.input(to, Input::Message(message)),
-                Err(error) => {
-                    arrived = false;
-                    let source = Arc::new(error);
-                    let operation = "receiving of a snapshot";
-                    let error = engine::Error::Io { operation, path, source };
-                    self.fatal(to, &error.into(), "a snapshot is received");
-                }
-            }
-        }
-        let life = self.machines[from].life;
-        let event = Event::Sent { machine: from, life, region_id, to: peer, arrived };
-        self.queue.schedule(self.now + 1, event);
-    }
-
-    fn input_if_awake(&mut self, machine: MachineId, input: Input<Answer>) {
-        if self.machines[machine].frozen.is_none() {
-            self.input(machine, input);
-        }
-    }
-
-    // What is seen from outside.
-
     /// The region with `key` as the store that leads it in the latest term knows it.
     pub(super) fn leader_of(&self, key: &[u8]) -> Option<(MachineId, Region)> {
         let mut best: Option<((u64, u64), MachineId, &Region)> = None;
@@ -966,66 +604,4 @@ impl World {
 
 pub(super) fn latency_of(options: &crate::world::DiskOptions) -> Latency {
     Latency { min: options.latency_min, mean: options.latency_mean, slow: options.slow }
-}
-
-impl Event {
-    /// The machine that it happens to, and in which of its lives if not in any.
-    fn address(&self) -> Option<(MachineId, Option<u64>)> {
-        match *self {
-            Event::Tick { machine, life }
-            | Event::Sent { machine, life, .. }
-            | Event::LogSync { machine, life, .. }
-            | Event::EngineSync { machine, life }
-            | Event::Apply { machine, life }
-            | Event::Applied { machine, life, .. }
-            | Event::MakeSnapshot { machine, life, .. }
-            | Event::LeaseRead { machine, life, .. }
-            | Event::CheckSplit { machine, life, .. }
-            | Event::Read { machine, life, .. } => Some((machine, Some(life))),
-            Event::Message { to, .. } => Some((to, None)),
-            Event::Request { machine, .. } => Some((machine, None)),
-            Event::Thaw { .. } | Event::Action(_) => None,
-        }
-    }
-
-    /// Stand for it in the trace.
-    fn numbers(&self) -> (u64, u64) {
-        match self {
-            Event::Tick { machine, .. } => (1, *machine as u64),
-            Event::Message { message, .. } => (2, message_number(message)),
-            Event::Sent { region_id, to, .. } => (3, region_id.0 ^ to.0 << 32),
-            Event::LogSync { machine, .. } => (4, *machine as u64),
-            Event::EngineSync { machine, .. } => (5, *machine as u64),
-            Event::Apply { machine, .. } => (6, *machine as u64),
-            Event::Applied { machine, results, .. } => (7, (results.len() << 8 | machine) as u64),
-            Event::MakeSnapshot { region_id, .. } => (8, region_id.0),
-            Event::Read { token, .. } => (9, token.0),
-            Event::Request { request, .. } => (10, request.token.0),
-            Event::Thaw { machine } => (11, *machine as u64),
-            Event::Action(_) => (12, 0),
-            Event::LeaseRead { request, .. } => (13, request.token.0),
-            Event::CheckSplit { job, .. } => (14, job.region_id.0),
-        }
-    }
-}
-
-/// Stands for a message in the trace.
-fn message_number(message: &StoreMessage) -> u64 {
-    let route = mix(message.region_id.0 ^ message.from.id.0 << 20 ^ message.to.id.0 << 40);
-    match &message.body {
-        MessageBody::Raft { message: raft, .. } => {
-            let kind = match &raft.body {
-                RaftBody::Append { .. } => 1,
-                RaftBody::Heartbeat { .. } => 2,
-                RaftBody::Vote { .. } | RaftBody::PreVote { .. } => 3,
-                RaftBody::Snapshot(_) => 4,
-                _ => 5,
-            };
-            route ^ mix(raft.term << 4 | kind)
-        }
-        MessageBody::AmIMember => route ^ 6,
-        MessageBody::Gone { region } => route ^ mix(region.epoch.conf_ver << 4 | 7),
-        #[allow(unreachable_patterns, reason = "messages are added to")]
-        _ => route ^ 8,
-    }
 }
