@@ -47,7 +47,17 @@ const STEPS: &[Step] = &[
     Step { name: "doc", what: "cargo doc, warnings are errors", run: doc },
     Step { name: "rocksdb", what: "the engine contract on RocksDB", run: rocksdb },
     Step { name: "sim", what: "Raft groups under every fault, by seeds of this tree", run: sim },
+    Step {
+        name: "sim-store",
+        what: "stores under every fault, by seeds of this tree",
+        run: sim_store,
+    },
     Step { name: "mutants", what: "known bugs of Raft that the simulator must see", run: mutants },
+    Step {
+        name: "mutants-store",
+        what: "known bugs of stores that the simulator must see",
+        run: mutants_store,
+    },
     Step { name: "release", what: "the product's release build", run: release },
     Step { name: "kill", what: "kill -9 under load, default engine", run: kill },
     Step { name: "kill-rocksdb", what: "kill -9 under load, RocksDB", run: kill_rocksdb },
@@ -182,6 +192,12 @@ fn rocksdb(root: &Path) -> anyhow::Result<Executed> {
 /// Seeds of one run. They take ten seconds on two cores; [`CHAOS_LIMIT`] is for slow machines.
 const SIM_SEEDS: u64 = 500;
 
+/// Seeds of one run with stores, of at least 60 virtual seconds each. They take about a minute on two cores.
+const STORE_SEEDS: u64 = 200;
+
+/// Mutants of stores of one run, other ones with each tree.
+const STORE_MUTANTS: u64 = 4;
+
 /// Mutants of one run, other ones with each tree. All are run once per release.
 const MUTANTS: u64 = 8;
 
@@ -207,21 +223,47 @@ fn simulator(root: &Path) -> anyhow::Result<std::process::Command> {
 }
 
 fn mutants(root: &Path) -> anyhow::Result<Executed> {
+    hunt_mutants(simulator(root)?, root, MUTANTS)
+}
+
+fn mutants_store(root: &Path) -> anyhow::Result<Executed> {
     let mut command = simulator(root)?;
+    command.arg("store");
+    hunt_mutants(command, root, STORE_MUTANTS)
+}
+
+fn hunt_mutants(
+    mut command: std::process::Command,
+    root: &Path,
+    count: u64,
+) -> anyhow::Result<Executed> {
     let first = (seed(root) >> 16).to_string();
-    command.args(["mutants", "--first", &first, "--count", &MUTANTS.to_string(), "-o", "json"]);
+    command.args(["mutants", "--first", &first, "--count", &count.to_string(), "-o", "json"]);
     let report: MutantsReport = serde_json::from_str(&stream(&mut command)?)?;
-    if report.caught != report.total || report.total != MUTANTS {
+    if report.caught != report.total || report.total != count {
         bail!("{} mutants of {} were caught", report.caught, report.total)
     }
     Ok(Executed::new(report.total, "mutants, all of them caught"))
 }
 
 fn sim(root: &Path) -> anyhow::Result<Executed> {
+    run_seeds(simulator(root)?, root, SIM_SEEDS)
+}
+
+fn sim_store(root: &Path) -> anyhow::Result<Executed> {
     let mut command = simulator(root)?;
+    command.arg("store");
+    run_seeds(command, root, STORE_SEEDS)
+}
+
+fn run_seeds(
+    mut command: std::process::Command,
+    root: &Path,
+    count: u64,
+) -> anyhow::Result<Executed> {
     // Room for the seeds above the first one.
     let from = (seed(root) >> 16).to_string();
-    command.args(["run", "--seeds", &SIM_SEEDS.to_string(), "--from", &from, "-o", "json"]);
+    command.args(["run", "--seeds", &count.to_string(), "--from", &from, "-o", "json"]);
     let report: SimReport = serde_json::from_str(&stream(&mut command)?)?;
     if report.violations > 0 {
         bail!("{} violations; each was printed with what replays it", report.violations)

@@ -38,9 +38,35 @@ pub(crate) enum BenchCommand {
     RawScan(RunArgs),
     /// Measure a cluster and a peer in turns and print the ratios.
     Compare(CompareArgs),
+    /// The course's competition: three stores of this process, tiny regions that split all the time.
+    Competition(CompetitionArgs),
     /// The bare echo server that `--target echo` starts.
     #[command(hide = true)]
     EchoServer(EchoServerArgs),
+}
+
+impl BenchArgs {
+    /// What the course's competition was asked for, which starts a cluster of its own; `None`: another workload.
+    pub fn competition(&self) -> Option<&CompetitionArgs> {
+        match &self.command {
+            BenchCommand::Competition(args) => Some(args),
+            _ => None,
+        }
+    }
+}
+
+/// Arguments of the competition.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct CompetitionArgs {
+    /// Tasks: a put each, and a get after half of them.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub tasks: u64,
+    /// Run for so long instead.
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    pub seconds: Option<Duration>,
+    /// Clients.
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..100))]
+    pub clients: u32,
 }
 
 /// Arguments of one run.

@@ -39,6 +39,6 @@ mod window;
 mod workload;
 mod zipf;
 
-pub use args::BenchArgs;
+pub use args::{BenchArgs, CompetitionArgs};
 pub use error::Error;
 pub use run::run;

@@ -52,6 +52,9 @@ pub fn run(args: BenchArgs, endpoints: &[String], json: bool) -> Result<(), Erro
             BenchCommand::RawScan(args) => single(Workload::RawScan, args, endpoints, json).await,
             BenchCommand::Compare(args) => two(args, endpoints, json).await,
             BenchCommand::EchoServer(_) => Ok(()), // above
+            BenchCommand::Competition(_) => Err(Error::Usage(
+                "the competition has a cluster of its own, which this crate can't start".to_owned(),
+            )),
         }
     });
     // Connections of a server that is gone need no farewell.

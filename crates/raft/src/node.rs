@@ -162,9 +162,12 @@ impl<S: Storage, R: Rng> Node<S, R> {
         // The numbers of reads before a restart must not come back; nothing else here survives it.
         let epoch = u64::from(rng.range(0, u32::MAX));
         let said_hard_state = HardState { commit: log.committed(), ..hard_state };
-        // Before the restart the node may have promised a leader not to vote, and its lease may still run.
+        // Before the restart the node may have promised a leader not to vote, and its lease may still run. Not so if it
+        // led its last term itself: nobody else leads in that, and earlier leases had run out when it was elected.
+        let has_led = hard_state.vote == config.id && log.last_term()? == hard_state.term;
         let has_promised = matches!(config.read_mode, ReadMode::Lease { .. })
-            && 0 < hard_state.term
+            && config.first_term < hard_state.term
+            && !has_led
             && !types::marks::mutant!("restart_forgets_promise");
         let mut node = Node {
             rng,
@@ -211,6 +214,33 @@ impl<S: Storage, R: Rng> Node<S, R> {
             self.log.shrink();
         }
         self.check_invariants();
+    }
+
+    /// The owner gives no ticks for a while, because there is nothing to do. What rests on counting them ends: a leader
+    /// has no lease any more, and asks a quorum before the next read. A follower keeps its promise not to vote.
+    pub fn rest(&mut self) {
+        self.drop_lease();
+    }
+
+    /// While this node got no ticks, so many have passed in which its leader, if it has one elsewhere, said nothing.
+    pub fn hear_silence(&mut self, ticks: u32) {
+        if !matches!(self.role, Role::Leader(_)) {
+            self.leader_silent = self.leader_silent.saturating_add(ticks);
+            self.election_elapsed = self.election_elapsed.saturating_add(ticks);
+        }
+    }
+
+    /// Whether something is under way that may need ticks to end: reads, a transfer, a change of the members, an
+    /// election.
+    pub fn is_changing(&self) -> bool {
+        let is_leading = self.role.leader().is_some_and(|leader| {
+            leader.transfer.is_some()
+                || leader.removed_at.is_some()
+                || self.log.held().is_some()
+                || 0 < leader.reads.len()
+        });
+        let is_electing = matches!(self.role, Role::PreCandidate(_) | Role::Candidate(_));
+        is_leading || is_electing || self.conf.is_joint() || self.leader == 0
     }
 
     /// Takes a message of a peer. A refused message ([`Error`] says why) changes nothing but, at most, the term.

@@ -333,6 +333,15 @@ impl<S: Storage, R: Rng> Node<S, R> {
         let Role::Leader(leader) = &mut self.role else { return };
         leader.heartbeat_elapsed = 0;
         let round = leader.reads.begin_round(now, committed, &self.config);
+        // Who leads only until others know something asks them without waiting for their answer.
+        if let Some(awaited) = leader.removed_at.or(self.log.held()) {
+            for progress in &mut leader.progress {
+                if let ProgressState::Replicate { must_ask, .. } = &mut progress.state {
+                    *must_ask |= progress.committed < awaited && progress.id != id;
+                    leader.must_look = true;
+                }
+            }
+        }
         for progress in leader.progress.iter().filter(|progress| progress.id != id) {
             let commit = match mutant!("heartbeat_commits_unmatched") {
                 true => committed,

@@ -16,6 +16,8 @@ pub struct StoreConfig {
     pub log_gc_ticks: u32,
     /// Applied entries beyond which a leader has its region's log compacted.
     pub log_gc_entries: u64,
+    /// Bytes of entries beyond which it does so as well, and of which at most so many are kept for a follower.
+    pub log_gc_bytes: u64,
     /// Entries that are kept for a follower that is a little behind.
     pub log_gc_spare: u64,
     /// Ticks between two reports of a region that has not changed.
@@ -38,6 +40,14 @@ pub struct StoreConfig {
     pub snapshot_ticks: u64,
     /// Ticks without a leader after which a peer asks whether it is a member still.
     pub stale_ticks: u32,
+    /// Ticks without traffic after which a region sleeps; 0: never.
+    pub sleep_ticks: u32,
+    /// Ticks between two pings of stores that have sleeping regions in common.
+    pub ping_ticks: u64,
+    /// Ticks of silence of a store after which the sleeping regions wake that it leads.
+    pub silence_ticks: u64,
+    /// Ticks after which a sleeping follower looks whether it still has a leader.
+    pub doze_ticks: u64,
     /// Messages that are kept for regions that a split is going to make here.
     pub early_messages_max: usize,
 }
@@ -50,6 +60,7 @@ impl StoreConfig {
             core: Config::new(1),
             log_gc_ticks: 30,
             log_gc_entries: 73_000,
+            log_gc_bytes: 72 << 20,
             log_gc_spare: 73_000,
             report_ticks: 600,
             down_ticks: 300,
@@ -61,6 +72,10 @@ impl StoreConfig {
             snapshots_receiving_max: 4,
             snapshot_ticks: 100,
             stale_ticks: 32,
+            sleep_ticks: 24,
+            ping_ticks: 2,
+            silence_ticks: 8,
+            doze_ticks: 6000,
             early_messages_max: 256,
         }
     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use engine::raft_log::{self, LogEntry, RaftLog};
 use raft::{ConfState, Entry, EntryKind, HardState, Snapshot, StorageError};
-use types::RegionId;
+use types::{RegionId, marks::mutant};
 
 use crate::{
     error::Error,
@@ -48,7 +48,9 @@ impl LogStorage {
             hard_state.term = hard_state.term.max(FIRST_TERM);
         }
         // What was applied was committed, though the log may not have heard of it: that alone is never synced.
-        hard_state.commit = hard_state.commit.max(applied);
+        if !mutant!("commit_below_what_is_applied") {
+            hard_state.commit = hard_state.commit.max(applied);
+        }
         let (snapshot, wanted, is_used) = (RefCell::default(), Cell::default(), Cell::default());
         Ok(LogStorage { region, log, hard_state, conf, snapshot, wanted, is_used })
     }

@@ -31,6 +31,18 @@ pub enum MessageBody {
     },
     /// The sender hears of no leader: if it is no member any more, it wants to be told ([`MessageBody::Gone`]).
     AmIMember,
+    /// The leader has had nothing to do for a while, and all members have its log up to here, and know that it is
+    /// committed: both sleep from now on.
+    Sleep {
+        /// The leader's term.
+        term: u64,
+        /// The last entry.
+        index: u64,
+    },
+    /// The receiver must not sleep: the sender has something to do.
+    Wake,
+    /// The sender's store is there. Of no region and between no peers: it speaks for all that sleep.
+    Ping,
     /// The receiver is no member any more, as of this state of the region: it destroys itself.
     Gone {
         /// The region without it.

@@ -5,10 +5,10 @@ mod common;
 
 use common::{config, converge, member, must, must_get, must_put};
 use raftstore::{
-    SplitChild, StoreMessage,
+    SplitChild, StoreConfig, StoreMessage,
     message::MessageBody,
     store::{Input, RequestKind},
-    testing::{Cluster, Fate},
+    testing::{Cluster, Fate, command},
 };
 use types::{Peer, PeerId, PeerRole, Region, RegionError, RegionId, StoreId};
 
@@ -350,6 +350,42 @@ fn a_region_that_a_split_will_bring_is_not_begun_by_a_message() {
     assert_eq!(cluster.nodes[&away.store_id].store.regions().count(), 2);
 }
 
+#[test]
+fn a_snapshot_waits_until_nobody_can_come_back_who_had_its_keys() {
+    let mut cluster = Cluster::new(17, 3, 3, config());
+    let third = StoreId(3);
+    must_put(&mut cluster, "a", "1");
+    cluster.cut.insert(third);
+    let regions = must(&mut cluster, "a", |cluster, region| RequestKind::Split {
+        children: vec![cluster.split_child(region, "m")],
+    });
+    let child = regions[1].id;
+    // So much that only a snapshot brings the new region up to date, while the log still brings the split.
+    for number in 0..60 {
+        must_put(&mut cluster, &format!("n{number}"), "v");
+    }
+    cluster.held.insert(third);
+    cluster.cut.clear();
+    let base = |cluster: &Cluster| {
+        cluster.nodes[&third].log.bounds(child.0).map_or(0, |bounds| bounds.base_index)
+    };
+    cluster.until(200, "the split is applied", |cluster| {
+        cluster.nodes[&third].store.regions().any(|region| region.id == child)
+    });
+    let mut rounds = 0;
+    cluster.until(100, "some time passes", |cluster| {
+        rounds += 1;
+        assert_eq!(base(cluster), 5, "a crash would bring back the region with all keys");
+        rounds == 60
+    });
+    // A power cut takes the split, and the old region comes back with its log.
+    cluster.crash(third);
+    cluster.start(third);
+    cluster.held.clear();
+    converge(&mut cluster);
+    assert!(5 < base(&cluster), "the new region came by a snapshot");
+}
+
 /// A group of two becomes a group of one, and everybody loses power, at any moment of it: whoever is left leads.
 #[test]
 fn who_stays_alone_leads_after_a_power_cut() {
@@ -372,4 +408,73 @@ fn who_stays_alone_leads_after_a_power_cut() {
         }
         must_put(&mut cluster, "b", "2");
     }
+}
+
+/// Entries that are few and large, while a follower is away that needs them.
+#[test]
+fn logs_are_bounded_by_bytes_too() {
+    let config = StoreConfig {
+        log_gc_entries: 1_000_000,
+        log_gc_spare: 1_000_000,
+        log_gc_bytes: 20_000,
+        ..config()
+    };
+    let mut cluster = Cluster::new(14, 3, 3, config);
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let away = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+    let bytes = |cluster: &Cluster, id: StoreId| cluster.nodes[&id].log.bytes(region.id.0);
+    cluster.cut.insert(away);
+    let value = "v".repeat(1000);
+    for number in 0..100 {
+        must_put(&mut cluster, &format!("k{number:03}"), &value);
+    }
+    cluster.until(20, "the logs are compacted", |cluster| {
+        cluster.nodes.keys().all(|id| *id == away || bytes(cluster, *id) <= 21_000)
+    });
+    // So much is kept for the one that is away.
+    assert!(15_000 < bytes(&cluster, leader));
+    cluster.cut.clear();
+    converge(&mut cluster);
+    // What is there after a start is counted.
+    let before = bytes(&cluster, leader);
+    cluster.crash(leader);
+    cluster.start(leader);
+    assert!(before <= bytes(&cluster, leader));
+    converge(&mut cluster);
+}
+
+#[test]
+fn a_store_without_space_takes_nothing_that_needs_more() {
+    let mut cluster = Cluster::new(15, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let follower = *cluster.nodes.keys().find(|id| **id != leader).unwrap();
+    let full = |cluster: &mut Cluster, id: StoreId, is_full: bool| {
+        let store = &mut cluster.nodes.get_mut(&id).unwrap().store;
+        store.step(Input::DiskFull(is_full)).unwrap();
+    };
+    // A follower goes on.
+    full(&mut cluster, follower, true);
+    must_put(&mut cluster, "b", "2");
+    full(&mut cluster, leader, true);
+    let token = cluster.put(leader, &region, "c", "3");
+    assert_eq!(
+        cluster.fates[&token],
+        Fate::Error(RegionError::DiskFull { store: leader, region: region.id })
+    );
+    assert_eq!(must_get(&mut cluster, "b").as_deref(), Some("2"));
+    let key = types::Bytes::from_static(b"b");
+    let delete = types::Modify::Delete { cf: types::Cf::Default, key: key.clone() };
+    let command = command(&[delete]);
+    let free = RequestKind::Free { first: key.clone(), last: key, command };
+    let token = cluster.request(leader, &region, free);
+    cluster.until(20, "it is deleted", |cluster| cluster.fates.contains_key(&token));
+    assert!(matches!(cluster.fates[&token], Fate::Written(_)));
+    must(&mut cluster, "a", |cluster, region| RequestKind::Split {
+        children: vec![cluster.split_child(region, "m")],
+    });
+    full(&mut cluster, leader, false);
+    must_put(&mut cluster, "c", "3");
+    assert_eq!(must_get(&mut cluster, "b"), None);
 }

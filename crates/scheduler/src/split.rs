@@ -105,7 +105,11 @@ impl Scheduler {
             (share(|info| info.approximate_size), share(|info| info.approximate_keys));
         let led_on = before.as_ref().and_then(|info| info.leader).map(|leader| leader.store_id);
         for region in regions {
-            let leader: Option<Peer> = led_on.and_then(|store| region.peer_on(store).copied());
+            let leader: Option<Peer> = match region.peers[..] {
+                // A region of one peer has no choice of leader.
+                [only] => Some(only),
+                _ => led_on.and_then(|store| region.peer_on(store).copied()),
+            };
             let info = RegionInfo {
                 region,
                 leader,

@@ -12,9 +12,9 @@ use proto::{
     health::health_server::HealthServer, tikvpb::tikv_server::TikvServer,
     tinykvpb::tiny_kv_server::TinyKvServer,
 };
-use raftstore::{RegionReport, StoreConfig, shell::Events, split_check::SplitLimits};
+use raftstore::{Lease, RegionReport, StoreConfig, shell::Events, split_check::SplitLimits};
 use runtime::Rng;
-use storage::{Replication, Storage, StorageOptions, identity};
+use storage::{RaftHandle, Replication, Storage, StorageOptions, identity};
 use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
 use types::{Bytes, Code, Region, StoreId, limits};
 
@@ -42,6 +42,11 @@ use crate::{
 
 /// Keys that one step of the search for expired keys looks at, between which it makes room for others.
 const SWEEP_KEYS: usize = 4096;
+
+/// How long a store that has regions for itself may take to lead them before it is called ready nevertheless, and how
+/// many of them are waited for.
+const LED_WITHIN: Duration = Duration::from_secs(3);
+const LED_REGIONS: usize = 16;
 
 /// A running store.
 #[derive(Debug)]
@@ -144,16 +149,24 @@ impl StoreNode {
                 };
                 Box::new(move || store.report())
             },
-            resend: Box::new(move || raft.report_all()),
+            resend: {
+                let raft = raft.clone();
+                Box::new(move || raft.report_all())
+            },
             on_order: {
                 let orders = orders.clone();
                 Box::new(move |order| orders.carry_out(order))
             },
         };
+        let told = placement.clone();
         let heartbeats = Heartbeats::start(placement, reporting, process, tasks);
         let _ = events.told.set((heartbeats, orders));
         // What was said before nobody has heard.
-        storage.raft().expect("was opened with replication").report_all();
+        raft.report_all();
+        let led = until_led(&raft, &told, ident.store_id);
+        if tokio::time::timeout(LED_WITHIN, led).await.is_err() {
+            tracing::warn!("the regions of this store are not served yet");
+        }
 
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
@@ -254,11 +267,33 @@ async fn join(
         !placement.is_bootstrapped().await? && placement.bootstrap(store, &regions).await?;
     let is_new =
         regions.iter().any(|region| region.epoch.conf_ver == 1 && region.epoch.version == 1);
-    if !is_first && is_new && placement.store_address(store.id).await.is_err() {
-        identity::forget_regions(engine, &regions)?;
+    if !is_first && is_new {
+        match placement.store_address(store.id).await {
+            Ok(_) => {}
+            // Only if the scheduler says so: one that does not answer may know the store well.
+            Err(error) if error.code == Code::InvalidRequest => {
+                identity::forget_regions(engine, &regions)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     placement.put_store(store).await?;
     Ok(())
+}
+
+/// Waits until the regions of which nobody else has a replica are led, and the scheduler knows it: who is told that the
+/// store is ready may use them.
+async fn until_led(raft: &RaftHandle, placement: &Placement, own: StoreId) {
+    let mut views = raft.views().all();
+    views.retain(|view| view.region.peers.iter().all(|peer| peer.store_id == own));
+    for view in views.iter().take(LED_REGIONS) {
+        let id = view.region.id;
+        while raft.views().find(id).is_some_and(|view| view.lease == Lease::None)
+            || matches!(placement.knows_leader(id).await, Ok(false))
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 /// The settings of replication.

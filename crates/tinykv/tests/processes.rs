@@ -318,7 +318,7 @@ fn configuration_errors_name_their_place_and_end_with_3() {
             "{stderr}"
         );
     }
-    let (code, _, stderr) = output(TINYKV, folder.path(), &["dev", "--stores", "3"]);
+    let (code, _, stderr) = output(TINYKV, folder.path(), &["dev", "--schedulers", "3"]);
     assert_eq!(code, 7, "{stderr}");
     let (code, _, stderr) = output(SCHEDULER, folder.path(), &["-L", "info", "word"]);
     assert_eq!(code, 2, "{stderr}");

@@ -20,6 +20,8 @@ pub(super) struct Region {
     pub(super) base: Base,
     /// The entries from the one after the base on.
     pub(super) entries: VecDeque<Location>,
+    /// The bytes of their data.
+    pub(super) bytes: u64,
     /// The last of them, as far as they are in memory.
     pub(super) recent: VecDeque<Recent>,
     pub(super) state: Option<State>,
@@ -51,7 +53,8 @@ impl State {
 
 impl Region {
     pub(super) fn new(base: Base) -> Region {
-        Region { base, entries: VecDeque::new(), recent: VecDeque::new(), state: None }
+        let (entries, recent) = (VecDeque::new(), VecDeque::new());
+        Region { base, entries, bytes: 0, recent, state: None }
     }
 
     pub(super) fn bounds(&self) -> Bounds {
@@ -60,6 +63,21 @@ impl Region {
             base_term: self.base.term,
             last_index: self.last_index(),
         }
+    }
+
+    /// The bytes of the data of all entries.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The last entry before those at the end whose data have `bytes` together, at most.
+    pub(super) fn before_last(&self, bytes: u64) -> u64 {
+        let mut sum = 0;
+        let fits = |location: &&Location| {
+            sum += u64::from(location.len);
+            sum <= bytes
+        };
+        self.last_index() - self.entries.iter().rev().take_while(fits).count() as u64
     }
 
     pub(super) fn last_index(&self) -> u64 {
@@ -90,6 +108,11 @@ impl Region {
     fn position(&self, index: u64) -> Option<usize> {
         usize::try_from(index.checked_sub(self.base.index + 1)?).ok()
     }
+}
+
+/// The bytes of the data of entries.
+fn sum<'a>(entries: impl Iterator<Item = &'a Location>) -> u64 {
+    entries.map(|location| u64::from(location.len)).sum()
 }
 
 /// The log of all regions, and what it needs of the segments.
@@ -132,12 +155,14 @@ impl Index {
         if kept < region.entries.len() {
             let kept_recent = first.saturating_sub(region.first_recent()) as usize;
             cache.forget(region.recent.drain(kept_recent.min(region.recent.len())..));
+            region.bytes -= sum(region.entries.range(kept..));
             segments.release_entries(id, region.entries.drain(kept..));
         }
         let mut index = first;
-        let Region { entries: there, recent, .. } = region;
+        let Region { entries: there, bytes, recent, .. } = region;
         let locations = entries.map(|NewEntry { location, kind, data }| {
             there.push_back(location);
+            *bytes += u64::from(location.len);
             cache.push(recent, ticket, (id, index), (kind, data));
             index += 1;
             location
@@ -152,6 +177,7 @@ impl Index {
         let dropped = (base.index - region.base.index) as usize;
         let dropped_recent = (base.index + 1).saturating_sub(first_recent) as usize;
         self.cache.forget(region.recent.drain(..dropped_recent.min(region.recent.len())));
+        region.bytes -= sum(region.entries.range(..dropped));
         self.segments.release_entries(id, region.entries.drain(..dropped));
         shrink(&mut region.entries);
         self.move_base(id, base);
@@ -161,6 +187,7 @@ impl Index {
     pub(super) fn reset(&mut self, id: u64, base: Base) {
         let region = self.regions.get_mut(&id).expect("the region was touched");
         self.cache.forget(region.recent.drain(..));
+        region.bytes = 0;
         self.segments.release_entries(id, region.entries.drain(..));
         self.move_base(id, base);
     }
@@ -208,7 +235,8 @@ impl Index {
     }
 
     /// A region as a start has found it.
-    pub(super) fn restore(&mut self, id: u64, region: Region) {
+    pub(super) fn restore(&mut self, id: u64, mut region: Region) {
+        region.bytes = sum(region.entries.iter());
         self.segments.hold_record(id, region.base.segment, RECORD_COST);
         if let Some(state) = &region.state {
             self.segments.hold_record(id, state.segment, state.cost());

@@ -169,6 +169,18 @@ impl RaftLog {
         self.shared.state().index.regions.get(&region).map(Region::bounds)
     }
 
+    /// The bytes of the data of a region's entries.
+    pub fn bytes(&self, region: u64) -> u64 {
+        self.shared.state().index.regions.get(&region).map_or(0, Region::bytes)
+    }
+
+    /// The last entry before those at the end of a region's log whose data have `bytes` together, at most: up to there
+    /// the log is compacted so that so much is left. Looks at all that is left.
+    pub fn before_last(&self, region: u64, bytes: u64) -> u64 {
+        let state = self.shared.state();
+        state.index.regions.get(&region).map_or(0, |region| region.before_last(bytes))
+    }
+
     /// The state that was put last; `None` if there is none.
     pub fn state(&self, region: u64) -> Option<Bytes> {
         let state = self.shared.state();

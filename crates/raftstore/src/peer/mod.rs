@@ -11,14 +11,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use engine::raft_log::{RaftLog, Ticket};
 use raft::{Config, Message, Node, RoleKind};
-use types::{Peer as Member, PeerId, Region, RegionError, RegionId, StoreId, marks::mutant};
+use types::{
+    Peer as Member, PeerId, Region, RegionError, RegionId, StoreId,
+    marks::{mutant, sometimes},
+};
 
 use crate::{
     config::StoreConfig,
     error::{Error, Result},
     log_storage::LogStorage,
     snapshot::Descriptor,
-    state::{ApplyState, conf_of},
+    state::{ApplyState, FIRST_TERM, conf_of},
     store::{Extent, Output, Reported, Token},
 };
 
@@ -82,6 +85,10 @@ pub(crate) struct Peer {
     pub(crate) is_removed: bool,
     /// Ticks since it heard a leader.
     pub(crate) leaderless: u32,
+    /// Ticks without traffic.
+    pub(crate) idle: u32,
+    /// It sleeps; the leader is on this store.
+    pub(crate) sleeps_under: Option<StoreId>,
     /// Where other members live, learned from messages before a region says it.
     pub(crate) addresses: BTreeMap<PeerId, Member>,
     /// The last index up to which the log was, or will be, compacted.
@@ -111,7 +118,12 @@ impl Peer {
         let region_id = region.id;
         let conf = conf_of(&region);
         let storage = LogStorage::open(log, region_id, conf, applied.index)?;
-        let core = Config { id: id.0, applied: applied.index, ..config.core.clone() };
+        let core = Config {
+            id: id.0,
+            applied: applied.index,
+            first_term: FIRST_TERM,
+            ..config.core.clone()
+        };
         let node = Node::new(core, storage, CoreRng(rng))
             .map_err(|error| Error::Raft { region: region_id, error })?;
         Ok(Peer {
@@ -131,6 +143,8 @@ impl Peer {
             installing: None,
             is_removed: false,
             leaderless: 0,
+            idle: 0,
+            sleeps_under: None,
             addresses: BTreeMap::new(),
             compacting: 0,
             reported: Reported::default(),
@@ -151,6 +165,23 @@ impl Peer {
 
     pub(crate) fn leads(&self) -> bool {
         self.node.role().role == RoleKind::Leader
+    }
+
+    /// Whether nothing waits here: everything that it has is committed and applied.
+    pub(crate) fn has_nothing_to_do(&self) -> bool {
+        let last = self.node.last_index();
+        self.is_initialised()
+            && !self.is_removed
+            && self.installing.is_none()
+            && self.applied.index == last
+            && self.flights.is_empty()
+            && self.proposals.is_empty()
+            && self.reads.is_empty()
+            && self.reads_at.is_empty()
+            && !self.makes_snapshot
+            && !self.node.storage().has_snapshot()
+            && !self.node.is_changing()
+            && !self.node.has_ready()
     }
 
     /// Itself, as a member.
@@ -178,6 +209,7 @@ impl Peer {
         let region = self.region_id();
         for token in std::mem::take(&mut self.proposals).into_values() {
             let reason = format!("the peer of region {region} is gone");
+            sometimes!("store: a write's outcome is not known because its peer is gone");
             let error = match mutant!("unknown_outcome_is_refused") {
                 true => RegionError::RegionNotFound { region },
                 false => RegionError::Undetermined { reason },

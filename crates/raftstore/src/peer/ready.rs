@@ -2,7 +2,11 @@
 
 use engine::raft_log::{LogBatch, Ticket};
 use raft::{Message, MessageBody, Ready, SnapshotStatus};
-use types::{PeerId, RegionError, codec::DecodeError, marks::mutant};
+use types::{
+    Peer as Member, PeerId, RegionError,
+    codec::DecodeError,
+    marks::{mutant, sometimes},
+};
 
 use super::{Flight, Peer};
 use crate::{
@@ -140,9 +144,11 @@ impl Peer {
         while let Some((index, term, token)) = self.pop_proposal(state.index) {
             let error = match self.node.log_term(index).is_some_and(|found| found != term) {
                 true => self.not_leader(),
-                false => RegionError::Undetermined {
-                    reason: "a snapshot has taken the place of the entry".into(),
-                },
+                false => {
+                    sometimes!("store: a write's outcome is not known because of a snapshot");
+                    let reason = "a snapshot has taken the place of the entry".into();
+                    RegionError::Undetermined { reason }
+                }
             };
             out.push(Output::Reply { token, result: Err(error) });
         }
@@ -208,6 +214,12 @@ impl Peer {
             body: message::MessageBody::Raft { message, range: self.region.range.clone() },
         };
         out.push(Output::Send(Box::new(message)));
+    }
+
+    /// Says something to a member that is not of the Raft group's own messages.
+    pub(crate) fn say<A>(&self, to: Member, body: message::MessageBody) -> Output<A> {
+        let (region_id, from, epoch) = (self.region_id(), self.member(), self.region.epoch);
+        Output::Send(Box::new(StoreMessage { region_id, from, to, epoch, body }))
     }
 
     /// Performs an effect on the peer itself. Returns where a snapshot stood that is of no use any more.

@@ -30,6 +30,9 @@ use crate::{
 /// Pieces of mail between two turns: more only make everybody wait longer.
 const MAIL_PER_TURN: usize = 4096;
 
+/// Ticks that are made up for: less than the time after which somebody campaigns.
+const TICKS_AT_ONCE: u32 = 4;
+
 /// What somebody wants of a region.
 #[derive(Debug)]
 pub(super) struct Wanted<W> {
@@ -94,6 +97,11 @@ impl<W> PollState<W> {
 }
 
 impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
+    /// Does what the store wants at its start, so that its regions are known when it is said to run.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        self.settle()
+    }
+
     /// The body of the thread.
     pub(super) fn run(mut self) {
         if let Err(error) = self.poll() {
@@ -105,7 +113,6 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
     /// Turns until the inbox is closed or the store has failed.
     fn poll(&mut self) -> Result<()> {
         let mut mail = VecDeque::new();
-        self.settle()?;
         loop {
             let patience = self.state.next_tick.saturating_sub(self.clock.monotonic());
             self.inbox.take(&mut mail, patience);
@@ -126,15 +133,25 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
         }
     }
 
-    /// Ticks are at least one interval apart, so that no follower's promise ends early. Those that were missed are.
+    /// Delivers the ticks that are due: leases and promises are counted in them, so that none is left out. After a long
+    /// pause only a few are, since the messages of that time are still to be read; leases are forgotten then.
     fn tick_if_due(&mut self) -> Result<()> {
         let now = self.clock.monotonic();
         if now < self.state.next_tick {
             return Ok(());
         }
-        self.state.next_tick = now + self.tick;
-        self.state.ticks.begin(now);
-        self.store.step(Input::Tick)?;
+        for _ in 0..TICKS_AT_ONCE {
+            if now < self.state.next_tick {
+                break;
+            }
+            self.state.next_tick += self.tick;
+            self.state.ticks.begin(now);
+            self.store.step(Input::Tick)?;
+        }
+        if self.state.next_tick <= now {
+            self.state.next_tick = now + self.tick;
+            self.store.step(Input::TimeLost)?;
+        }
         if self.state.log_grew && !self.state.log_busy {
             (self.state.log_grew, self.state.log_busy) = (false, true);
             self.log.ask_housekeeping();

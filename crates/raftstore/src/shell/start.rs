@@ -113,7 +113,7 @@ impl<A: fmt::Debug + Send + 'static, W: Waiter<A>> StoreShell<A, W> {
         let (syncs, syncs_to_do) = mpsc::channel();
         let now = clock.monotonic();
         let handle = StoreHandle { inbox: Arc::clone(&inbox), views: Arc::clone(&views) };
-        let poll = Poll {
+        let mut poll = Poll {
             store,
             inbox,
             views,
@@ -148,6 +148,7 @@ impl<A: fmt::Debug + Send + 'static, W: Waiter<A>> StoreShell<A, W> {
         spawn("raft-log", Box::new(guarded(&handle, move || log.run(&inbox))))?;
         let inbox = Arc::clone(&handle.inbox);
         spawn("raft-apply", Box::new(guarded(&handle, move || apply.run(&inbox))))?;
+        poll.begin()?;
         spawn("raft-poll", Box::new(guarded(&handle, move || poll.run())))?;
         Ok(StoreShell { handle, threads })
     }

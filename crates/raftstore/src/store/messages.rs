@@ -8,7 +8,10 @@
 //! kept by whoever lives there next.
 
 use raft::MessageBody as RaftBody;
-use types::{KeyRange, Peer as Member, PeerId, PeerRole, Region, RegionEpoch, RegionId};
+use types::{
+    KeyRange, Peer as Member, PeerId, PeerRole, Region, RegionEpoch, RegionId,
+    marks::{mutant, sometimes},
+};
 
 use super::{Output, Store};
 use crate::{
@@ -22,16 +25,31 @@ use crate::{
 impl<A> Store<A> {
     pub(super) fn on_message(&mut self, message: StoreMessage) -> Result<()> {
         let region_id = message.region_id;
-        if message.to.store_id != self.config.store_id || self.destroying.contains_key(&region_id) {
+        if message.to.store_id != self.config.store_id {
+            return Ok(());
+        }
+        self.sleepers.hear(message.from.store_id, self.ticks);
+        if self.destroying.contains_key(&region_id) {
             return Ok(());
         }
         let (raft, range) = match message.body {
             MessageBody::Gone { region } => {
+                self.wake(region_id);
                 self.on_gone(message.from.id, message.to.id, &region);
                 return Ok(());
             }
             MessageBody::AmIMember => {
+                self.wake(region_id);
                 self.on_am_i_member(&message)?;
+                return Ok(());
+            }
+            MessageBody::Ping => return Ok(()),
+            MessageBody::Sleep { term, index } => {
+                self.on_sleep(&message, term, index);
+                return Ok(());
+            }
+            MessageBody::Wake => {
+                self.wake(region_id);
                 return Ok(());
             }
             MessageBody::Raft { message: ref raft, ref range } => (raft.clone(), range.clone()),
@@ -76,6 +94,11 @@ impl<A> Store<A> {
         if is_from_leader(&raft.body) && peer.node.term() <= raft.term {
             peer.leaderless = 0;
         }
+        let (idle, sleeps) = (peer.idle, peer.sleeps_under.is_some());
+        let beats =
+            matches!(raft.body, RaftBody::Heartbeat { .. } | RaftBody::HeartbeatResponse { .. });
+        // The answer to a heartbeat may come when the leader sleeps already.
+        let is_late = sleeps && matches!(raft.body, RaftBody::HeartbeatResponse { .. });
         match peer.node.step(raft) {
             Ok(()) => {}
             Err(error) if error.class() == types::ErrorClass::Fatal => {
@@ -84,7 +107,15 @@ impl<A> Store<A> {
             // What makes no sense is dropped, as if it had been lost.
             Err(_) => {}
         }
-        self.dirty.insert(region_id);
+        if is_late {
+            self.dirty.insert(region_id);
+            return Ok(());
+        }
+        self.wake(region_id);
+        if beats && let Some(peer) = self.peers.get_mut(&region_id) {
+            // That the leader is there is nothing to do.
+            peer.idle = idle;
+        }
         Ok(())
     }
 
@@ -107,6 +138,7 @@ impl<A> Store<A> {
             // A removed peer must not come back. Its id is never used again, and later ones are larger.
             let gone = known.peer_on(self.config.store_id);
             if gone.is_some_and(|gone| message.to.id <= gone.id) {
+                sometimes!("store: a message to a removed peer is refused");
                 let is_member = known.peers.iter().any(|peer| peer.id == message.from.id);
                 if message.epoch.conf_ver < known.epoch.conf_ver && !is_member {
                     self.send_gone(message, known.clone());
@@ -116,6 +148,9 @@ impl<A> Store<A> {
         }
         if message.epoch != RegionEpoch::default() && self.overlaps(range, region_id) {
             // It will come by a split that is not applied here yet.
+            if matches!(body, RaftBody::Snapshot(_)) {
+                sometimes!("store: a snapshot comes before the split that makes its region");
+            }
             self.keep_early(message);
             return Ok(false);
         }
@@ -128,6 +163,7 @@ impl<A> Store<A> {
         let nothing = ApplyState::default();
         let peer = Peer::new(&self.config, self.log.clone(), message.to.id, region, nothing, rng)?;
         self.peers.insert(region_id, peer);
+        self.wake(region_id);
         Ok(true)
     }
 
@@ -138,11 +174,13 @@ impl<A> Store<A> {
             if self.config.early_messages_max <= self.early.len() {
                 self.early.pop_front();
             }
+            sometimes!("store: an early message is kept");
             self.early.push_back(message.clone());
         }
     }
 
-    /// Whether a snapshot may be installed: it is for this peer, and no other region of this store has its keys.
+    /// Whether a snapshot may be installed: it is for this peer, and no other region of this store has its keys, or might
+    /// have them again after a crash. One that is refused comes again.
     fn accepts_snapshot(&self, region_id: RegionId, data: &[u8], to: u64) -> Result<bool> {
         let descriptor =
             Descriptor::decode(data).map_err(|error| Error::damaged(region_id, error))?;
@@ -161,10 +199,20 @@ impl<A> Store<A> {
                     .as_ref()
                     .is_some_and(|other| !other.region.range.intersect(&region.range).is_empty())
         });
-        Ok(is_member
-            && !is_installing
-            && !installs_there
-            && !self.overlaps(&region.range, region_id))
+        let overlaps = self.overlaps(&region.range, region_id);
+        if overlaps {
+            sometimes!("store: a snapshot is refused because its keys are another region's");
+        }
+        // A crash must not bring those back who had these keys before: their entries would be applied again.
+        let destroying = self.destroying.values().map(|destroying| &destroying.range);
+        let mut before = destroying.chain(&self.unsettled);
+        let comes_back = before.any(|range| !range.intersect(&region.range).is_empty())
+            && !mutant!("snapshot_before_its_range_is_settled")
+            && !mutant!("overlap_is_not_checked");
+        if comes_back {
+            sometimes!("store: a snapshot is refused because who had its keys may come back");
+        }
+        Ok(is_member && !is_installing && !installs_there && !overlaps && !comes_back)
     }
 
     /// A peer here was removed, as somebody says who knows the members `region` has since.
@@ -186,8 +234,15 @@ impl<A> Store<A> {
             self.ask_membership(region.id);
             return;
         }
-        // The tombstone remembers since when.
-        peer.region.epoch.conf_ver = region.epoch.conf_ver;
+        // The tombstone remembers since when, and who the members elsewhere are since: it may be asked by one of them.
+        // Of this store it remembers who goes (`destroy`). Who knew nothing of the region leaves none.
+        if peer.is_initialised() {
+            let store = self.config.store_id;
+            let elsewhere = region.peers.iter().filter(|member| member.store_id != store);
+            peer.region.epoch.conf_ver = region.epoch.conf_ver;
+            peer.region.peers = elsewhere.copied().collect();
+        }
+        sometimes!("store: a peer learns that it is gone");
         self.destroy(region.id);
     }
 
@@ -209,16 +264,14 @@ impl<A> Store<A> {
 
     /// Asks the members of a region whether this store's peer still is one.
     pub(super) fn ask_membership(&mut self, region_id: RegionId) {
+        if mutant!("nobody_asks_whether_it_is_a_member") {
+            return;
+        }
         let Some(peer) = self.peers.get(&region_id) else { return };
+        sometimes!("store: a peer asks whether it is a member");
         let others = peer.region.peers.iter().chain(peer.addresses.values());
         for to in others.filter(|member| member.id != peer.id) {
-            self.out.push(Output::Send(Box::new(StoreMessage {
-                region_id,
-                from: peer.member(),
-                to: *to,
-                epoch: peer.region.epoch,
-                body: MessageBody::AmIMember,
-            })));
+            self.out.push(peer.say(*to, MessageBody::AmIMember));
         }
     }
 

@@ -7,6 +7,8 @@
 //! A store and its applier are two machines so that entries are applied while others are being replicated. The store
 //! believes what the applier has told it; who reads looks into the engine itself.
 
+mod hibernate;
+mod log_gc;
 mod messages;
 mod open;
 mod reports;
@@ -23,7 +25,10 @@ use engine::{
     Engine, Snapshot as EngineSnapshot,
     raft_log::{LogBatch, RaftLog, Ticket},
 };
-use types::{Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId, marks::mutant};
+use types::{
+    Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId,
+    marks::{mutant, sometimes},
+};
 
 use crate::{
     apply::{Applied, Effect, Task},
@@ -54,6 +59,8 @@ pub struct Token(pub u64);
 pub enum Input<A> {
     /// A tick of the owner's clock has passed.
     Tick,
+    /// More time has passed than ticks are going to say: the owner was stopped for a while.
+    TimeLost,
     /// A message of another store. Of a snapshot, after its file has arrived.
     Message(Box<StoreMessage>),
     /// A client wants something.
@@ -89,6 +96,9 @@ pub enum Input<A> {
         /// What was found.
         found: SplitCheck,
     },
+    /// The disk is full, or is not any more. While it is, leaders here take no writes but those that only delete; reads and
+    /// changes of regions go on, and so does everything that others lead.
+    DiskFull(bool),
     /// The scheduler may have forgotten what it was told: every region that is led here is to be reported.
     ReportAll,
     /// A store can't be reached.
@@ -206,6 +216,17 @@ enum AfterSync {
     Remove(RegionId),
     /// Then the file of a snapshot may go.
     Forget(RegionId, ApplyState),
+    /// Then nobody comes back to these keys who was there before.
+    Settle(KeyRange),
+}
+
+/// A region whose peer here is being destroyed.
+#[derive(Debug)]
+struct Destroying {
+    /// Its keys.
+    range: KeyRange,
+    /// How far it was.
+    applied: ApplyState,
 }
 
 /// All peers of a store.
@@ -219,10 +240,16 @@ pub struct Store<A> {
     ranges: BTreeMap<Bytes, RegionId>,
     /// Peers that may have a Ready.
     dirty: BTreeSet<RegionId>,
+    /// Peers that get ticks; the others sleep (`hibernate.rs`).
+    awake: BTreeSet<RegionId>,
+    sleepers: hibernate::Sleepers,
     /// Peers whose Readies wait for the disk.
     flying: BTreeSet<RegionId>,
-    /// Regions whose peer here is being destroyed, and how far it was: nobody new lives there before that is done.
-    destroying: BTreeMap<RegionId, ApplyState>,
+    /// Regions whose peer here is being destroyed: nobody new lives there before that is durable.
+    destroying: BTreeMap<RegionId, Destroying>,
+    /// Keys that splits have given to regions of their own: until that is durable, a start may find the old region with
+    /// them and apply its entries again.
+    unsettled: Vec<KeyRange>,
     /// The first votes for regions that a split is going to make here.
     early: VecDeque<StoreMessage>,
     after_sync: Vec<AfterSync>,
@@ -236,6 +263,7 @@ pub struct Store<A> {
     to_check: BTreeSet<RegionId>,
     checking: usize,
     snapshots: snapshots::Snapshotting,
+    is_disk_full: bool,
     ticks: u64,
     out: Vec<Output<A>>,
 }
@@ -257,6 +285,12 @@ impl<A> Store<A> {
     pub fn step(&mut self, input: Input<A>) -> Result<()> {
         match input {
             Input::Tick => self.tick(),
+            Input::TimeLost => {
+                for (region_id, peer) in &mut self.peers {
+                    peer.node.forget_lease();
+                    self.dirty.insert(*region_id);
+                }
+            }
             Input::Message(message) => self.on_message(*message)?,
             Input::Request(request) => self.on_request(request),
             Input::LogSynced(ticket) => self.on_log_synced(ticket),
@@ -266,6 +300,7 @@ impl<A> Store<A> {
                 }
             }
             Input::EngineSynced => self.on_engine_synced()?,
+            Input::DiskFull(is_full) => self.is_disk_full = is_full,
             Input::ReportAll => self.report_all(),
             Input::SnapshotMade { region_id, descriptor } => {
                 self.on_snapshot_made(region_id, descriptor);
@@ -314,6 +349,11 @@ impl<A> Store<A> {
                 let Some(peer) = self.peers.get_mut(&region_id) else { continue };
                 peer.appended(ready, ticket);
                 // Those that wait for nothing.
+                let is_alone = peer.region.peers.len() == 1;
+                let durable = match is_alone && mutant!("alone_answers_before_sync") {
+                    true => ticket,
+                    false => durable,
+                };
                 peer.synced(durable, &mut self.out);
                 if peer.is_flying() {
                     self.flying.insert(region_id);
@@ -343,10 +383,12 @@ impl<A> Store<A> {
     fn tick(&mut self) {
         self.ticks += 1;
         let looks = self.ticks.is_multiple_of(u64::from(self.config.log_gc_ticks.max(1)));
-        let (mut lost, mut news) = (Vec::new(), Vec::new());
+        let (mut lost, mut news, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         let patience = self.config.stale_ticks;
-        for (region_id, peer) in &mut self.peers {
+        for region_id in &self.awake {
+            let Some(peer) = self.peers.get_mut(region_id) else { continue };
             peer.node.tick();
+            peer.idle = peer.idle.saturating_add(1);
             peer.leaderless = if peer.leads() { 0 } else { peer.leaderless + 1 };
             if patience <= peer.leaderless {
                 peer.leaderless = 0;
@@ -354,7 +396,7 @@ impl<A> Store<A> {
             }
             self.dirty.insert(*region_id);
             if looks && peer.leads() {
-                compact_if_long(&self.config, &self.log, peer);
+                log_gc::compact_if_long(&self.config, &self.log, peer);
             }
             if looks && peer.node.storage().has_snapshot() {
                 let patience = self.config.snapshot_ticks;
@@ -364,6 +406,9 @@ impl<A> Store<A> {
             }
             if reports::has_news(&self.config, peer) {
                 news.push(*region_id);
+            }
+            if hibernate::is_idle(&self.config, peer) {
+                idle.push(*region_id);
             }
         }
         for region_id in lost {
@@ -376,6 +421,8 @@ impl<A> Store<A> {
         if self.ticks.is_multiple_of(u64::from(self.config.split_check_ticks.max(1))) {
             self.check_grown();
         }
+        self.let_sleep(idle);
+        self.watch_sleepers();
     }
 
     fn on_log_synced(&mut self, ticket: Ticket) {
@@ -394,7 +441,7 @@ impl<A> Store<A> {
         let region_id = applied.region_id;
         if applied.effects.contains(&Effect::Destroyed) {
             self.after_sync.push(AfterSync::Remove(region_id));
-            if let Some(applied) = self.destroying.get(&region_id) {
+            if let Some(Destroying { applied, .. }) = self.destroying.get(&region_id) {
                 self.after_sync.push(AfterSync::Forget(region_id, *applied));
             }
             return Ok(());
@@ -430,7 +477,13 @@ impl<A> Store<A> {
                     let forget = AfterSync::Forget(region_id, applied.state);
                     self.after_sync.push(forget);
                 }
-                Effect::Split { regions } => splits.push(regions.clone()),
+                Effect::Split { regions } => {
+                    for child in &regions[1..] {
+                        self.unsettled.push(child.range.clone());
+                        self.after_sync.push(AfterSync::Settle(child.range.clone()));
+                    }
+                    splits.push(regions.clone());
+                }
                 Effect::Members { .. } | Effect::Destroyed => {}
             }
             if peer.region.range != before || matches!(effect, Effect::Installed { .. }) {
@@ -466,18 +519,27 @@ impl<A> Store<A> {
         let Some(own) = region.peer_on(self.config.store_id).copied() else { return Ok(()) };
         if let Some(found) = self.peers.get_mut(&region.id) {
             // Who was told of the region before the split was applied here. Its votes stay in the log.
-            let came_back = own.id < found.id;
+            if mutant!("earlier_peer_stays_after_a_split") {
+                return Ok(());
+            }
+            sometimes!("store: a split replaces a peer that a message has made");
+            let came_back = own.id < found.id && !mutant!("split_revives_who_moved_away");
             found.end(&mut self.out);
+            self.forget_sleeper(region.id);
             self.peers.remove(&region.id);
             if came_back {
                 // Meanwhile the region has moved away and come back. What the split has made is nobody's; who came back
                 // begins again when that is gone.
+                sometimes!("store: a split finds that its region has moved away and come back");
                 self.remove_data(region.clone(), ApplyState::FIRST);
                 return Ok(());
             }
         }
         let bounds = self.log.bounds(region.id.0);
         // After a crash the log may be ahead of the engine.
+        if bounds.is_some_and(|bounds| FIRST_INDEX <= bounds.base_index) {
+            sometimes!("store: a split is applied again after a crash");
+        }
         if bounds.is_none_or(|bounds| bounds.base_index < FIRST_INDEX)
             || mutant!("split_resets_log")
         {
@@ -492,11 +554,12 @@ impl<A> Store<A> {
         }
         self.ranges.insert(region.range.start.clone(), region.id);
         self.peers.insert(region.id, peer);
-        self.dirty.insert(region.id);
+        self.wake(region.id);
         let (known, other): (VecDeque<_>, VecDeque<_>) =
             self.early.drain(..).partition(|message| message.region_id == region.id);
         self.early = other;
         for message in known {
+            sometimes!("store: an early message reaches the region that a split has made");
             self.on_message(message)?;
         }
         Ok(())
@@ -504,10 +567,10 @@ impl<A> Store<A> {
 
     /// The peer of a region is gone from here for good, and so are its data.
     fn destroy(&mut self, region_id: RegionId) {
+        self.forget_sleeper(region_id);
         let Some(mut peer) = self.peers.remove(&region_id) else { return };
         peer.end(&mut self.out);
         self.flying.remove(&region_id);
-        self.dirty.remove(&region_id);
         self.out.push(Output::Gone { region_id });
         if self.ranges.get(&peer.region.range.start) == Some(&region_id) {
             self.ranges.remove(&peer.region.range.start);
@@ -524,13 +587,13 @@ impl<A> Store<A> {
                 self.remove_data(with_own(peer.region, own), peer.applied)
             }
             // There are no data. Its votes stay in the log.
-            None => {}
+            None => sometimes!("store: a peer without data is destroyed"),
         }
     }
 
     /// Has the data of a region removed, and everything that is known of it but a tombstone. Nobody lives there before.
     fn remove_data(&mut self, region: Region, applied: ApplyState) {
-        self.destroying.insert(region.id, applied);
+        self.destroying.insert(region.id, Destroying { range: region.range.clone(), applied });
         let ranges = vec![region.range.clone()];
         self.out.push(Output::Apply(Task::Destroy { region, ranges }));
     }
@@ -556,6 +619,11 @@ impl<A> Store<A> {
                 AfterSync::Forget(region_id, applied) => {
                     self.out.push(Output::ForgetSnapshot { region_id, applied });
                 }
+                AfterSync::Settle(range) => {
+                    if let Some(at) = self.unsettled.iter().position(|other| *other == range) {
+                        self.unsettled.swap_remove(at);
+                    }
+                }
             }
         }
         if !batch.is_empty() {
@@ -566,6 +634,9 @@ impl<A> Store<A> {
 
     /// Whether keys of `range` are in an initialised region of this store, other than `except`.
     fn overlaps(&self, range: &KeyRange, except: RegionId) -> bool {
+        if mutant!("overlap_is_not_checked") {
+            return false;
+        }
         self.ranges.values().filter(|id| **id != except).any(|id| {
             self.peers.get(id).is_some_and(|peer| !peer.region.range.intersect(range).is_empty())
         })
@@ -647,22 +718,6 @@ fn with_own(mut region: Region, own: types::Peer) -> Region {
     region
 }
 
-/// Has the log of a region compacted if it is long. Followers that are a little behind are spared.
-fn compact_if_long(config: &StoreConfig, log: &RaftLog, peer: &mut Peer) {
-    let Some(bounds) = log.bounds(peer.region_id().0) else { return };
-    let applied = peer.applied.index;
-    if applied < bounds.base_index.max(peer.compacting) + config.log_gc_entries {
-        return;
-    }
-    let status = peer.node.status();
-    let slowest = status.peers.iter().map(|peer| peer.matched).min().unwrap_or(applied);
-    let spared = applied.saturating_sub(config.log_gc_spare);
-    let index = slowest.max(spared).min(applied.saturating_sub(1));
-    if bounds.base_index < index {
-        peer.compact_log(index);
-    }
-}
-
 /// The log of a new group. A vote that was given before is kept.
 fn first_log(region: RegionId, state: Option<Bytes>) -> LogBatch {
     let mut batch = LogBatch::new();
@@ -685,12 +740,18 @@ pub fn check_read(
 ) -> Result<Region, Result<RegionError, Error>> {
     let found = state::region_state(snapshot, region_id).map_err(|error| Err(error.into()))?;
     match found {
-        Some(found) if found.state == state::PeerState::Normal => {
-            if found.region.epoch.version != version {
+        Some(found)
+            if found.state == state::PeerState::Normal || mutant!("read_of_a_tombstone") =>
+        {
+            if found.region.epoch.version != version && !mutant!("read_without_region_check") {
+                sometimes!("store: a read is refused in the snapshot because of a split");
                 return Err(Ok(RegionError::EpochNotMatch { regions: vec![found.region] }));
             }
             Ok(found.region)
         }
-        _ => Err(Ok(RegionError::RegionNotFound { region: region_id })),
+        _ => {
+            sometimes!("store: a read is refused in the snapshot because the peer is gone");
+            Err(Ok(RegionError::RegionNotFound { region: region_id }))
+        }
     }
 }

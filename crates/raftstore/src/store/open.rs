@@ -14,9 +14,9 @@ use engine::{
     Engine, WriteBatch,
     raft_log::{LogBatch, RaftLog},
 };
-use types::{Region, RegionId};
+use types::{Region, RegionId, marks::sometimes};
 
-use super::{Output, Store, first_log};
+use super::{Destroying, Output, Store, first_log};
 use crate::{
     apply::Task,
     config::StoreConfig,
@@ -63,8 +63,11 @@ impl<A> Store<A> {
             peers: Default::default(),
             ranges: Default::default(),
             dirty: Default::default(),
+            awake: Default::default(),
+            sleepers: Default::default(),
             flying: Default::default(),
             destroying: Default::default(),
+            unsettled: Vec::new(),
             early: VecDeque::new(),
             after_sync: Vec::new(),
             syncing: None,
@@ -73,6 +76,7 @@ impl<A> Store<A> {
             to_check: Default::default(),
             checking: 0,
             snapshots: Default::default(),
+            is_disk_full: false,
             ticks: 0,
             out: Vec::new(),
         };
@@ -132,7 +136,9 @@ impl<A> Store<A> {
         // Others may live in a part of the range by now.
         let is_free = live.iter().all(|other| other.range.intersect(&region.range).is_empty());
         let ranges = if is_free { vec![region.range.clone()] } else { Vec::new() };
-        self.destroying.insert(region.id, applied.unwrap_or_default());
+        sometimes!("store: a peer is destroyed again after a crash");
+        let applied = applied.unwrap_or_default();
+        self.destroying.insert(region.id, Destroying { range: region.range.clone(), applied });
         self.out.push(Output::Apply(Task::Destroy { region: region.clone(), ranges }));
         Ok(())
     }
@@ -183,12 +189,13 @@ impl<A> Store<A> {
         }
         self.ranges.insert(start, region_id);
         self.peers.insert(region_id, peer);
-        self.dirty.insert(region_id);
+        self.wake(region_id);
         Ok(())
     }
 
     /// A crash came between the log, which begins after a snapshot, and the engine, which does not have it.
     fn install_again(&mut self, descriptor: crate::snapshot::Descriptor) -> Result<()> {
+        sometimes!("store: a snapshot is installed again after a crash");
         let region = descriptor.region.clone();
         let Some(own) = region.peer_on(self.config.store_id).copied() else {
             return Err(Error::Raft {
@@ -203,7 +210,7 @@ impl<A> Store<A> {
         peer.installing = Some(descriptor.clone());
         self.ranges.insert(region.range.start, region_id);
         self.peers.insert(region_id, peer);
-        self.dirty.insert(region_id);
+        self.wake(region_id);
         self.out.push(Output::Install { peer_id: own.id, descriptor });
         Ok(())
     }

@@ -25,8 +25,17 @@ pub struct Request {
 /// What is wanted.
 #[derive(Clone, Debug)]
 pub enum RequestKind {
-    /// Carry out a command.
+    /// Carry out a command. Refused while the disk is full.
     Write {
+        /// The smallest key that it concerns, in stored form.
+        first: Bytes,
+        /// The largest one.
+        last: Bytes,
+        /// The command.
+        command: Bytes,
+    },
+    /// Carry out a command that only deletes: it is taken though the disk is full.
+    Free {
         /// The smallest key that it concerns, in stored form.
         first: Bytes,
         /// The largest one.
@@ -72,8 +81,16 @@ impl<A> Store<A> {
         let Some(peer) = self.peers.get_mut(&region_id).filter(|peer| peer.is_initialised()) else {
             return refuse(&mut self.out, RegionError::RegionNotFound { region: region_id });
         };
+        // Who follows only says who leads.
+        let wakes = peer.leads() || matches!(kind, RequestKind::Read { replica_read: true });
         let taken = match kind {
-            RequestKind::Write { first, last, command } => {
+            // Who follows applies whatever is committed; its own disk stops it if it has to.
+            RequestKind::Write { .. } if self.is_disk_full && peer.leads() => {
+                let (store, region) = (own, region_id);
+                Err(RegionError::DiskFull { store, region }.into())
+            }
+            RequestKind::Write { first, last, command }
+            | RequestKind::Free { first, last, command } => {
                 peer.write(epoch.version, (&first, &last), command, token)
             }
             RequestKind::Read { replica_read } => peer.read(epoch.version, token, replica_read),
@@ -87,7 +104,10 @@ impl<A> Store<A> {
                 self.out.push(Output::Reply { token, result: Ok(Response::Begun) });
             }),
         };
-        self.dirty.insert(region_id);
+        match wakes {
+            true => self.wake(region_id),
+            false => drop(self.dirty.insert(region_id)),
+        }
         match taken {
             Ok(()) => {}
             Err(Refusal::Error(error)) => refuse(&mut self.out, error),

@@ -100,6 +100,8 @@ pub struct Cluster {
     pub delays: RangeInclusive<u64>,
     /// Stores that hear and say nothing.
     pub cut: BTreeSet<StoreId>,
+    /// Stores whose engines are not synced for now.
+    pub held: BTreeSet<StoreId>,
     /// What the scheduler was told last of each region.
     pub reports: BTreeMap<RegionId, RegionReport>,
     /// How many reports there were.
@@ -115,6 +117,8 @@ pub struct Cluster {
     /// What became of requests.
     pub fates: BTreeMap<Token, Fate>,
     reads: BTreeMap<Token, Wanted>,
+    /// How many messages were sent.
+    pub sent: u64,
     last_token: u64,
     next_id: u64,
 }
@@ -136,6 +140,7 @@ impl Cluster {
             now: 0,
             delays: 1..=5,
             cut: BTreeSet::new(),
+            held: BTreeSet::new(),
             reports: BTreeMap::new(),
             reported: 0,
             splits: false,
@@ -144,6 +149,7 @@ impl Cluster {
             was_split: Vec::new(),
             fates: BTreeMap::new(),
             reads: BTreeMap::new(),
+            sent: 0,
             last_token: 0,
             next_id: 1000,
         };
@@ -366,6 +372,7 @@ impl Cluster {
             }
         }
         for letter in letters {
+            self.sent += 1;
             self.post(letter);
         }
         for (region, keys) in asked {
@@ -395,7 +402,7 @@ impl Cluster {
         let mut things: Vec<u64> = Vec::new();
         let is_there = [
             node.syncs_log,
-            node.syncs_engine,
+            node.syncs_engine && !self.held.contains(&id),
             !node.tasks.is_empty(),
             !node.makes.is_empty(),
             !node.checks.is_empty(),

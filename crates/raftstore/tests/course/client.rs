@@ -133,8 +133,8 @@ impl Operation {
         None
     }
 
-    /// The network is cut, so that it may take as long as that lasts: a group of which too many are on the other side
-    /// can do nothing.
+    /// The network is bad, so that it may take as long as that lasts: a group of two that is cut in two can do nothing,
+    /// and one that loses most messages little.
     pub(crate) fn be_patient(&mut self, now: u64) {
         self.begun = now;
     }

@@ -101,7 +101,7 @@ impl Client {
     }
 
     /// Goes on; begins nothing new if it `stops` and has put something. Returns whether something is under way.
-    fn step(&mut self, course: &mut Course, is_cut: bool, stops: bool) -> bool {
+    fn step(&mut self, course: &mut Course, is_bad: bool, stops: bool) -> bool {
         let owes = self.puts == 0;
         let cluster = &mut course.cluster;
         let operation = match &mut self.operation {
@@ -120,7 +120,7 @@ impl Client {
                 self.operation.insert(Operation::new(want, cluster.now()))
             }
         };
-        if is_cut {
+        if is_bad {
             operation.be_patient(cluster.now());
         }
         match operation.step(cluster) {
@@ -236,12 +236,12 @@ impl Run {
     /// Time passes. Returns whether anything is under way in the end.
     fn pass(&mut self, milliseconds: u64, stops: bool) -> bool {
         let mut is_busy = false;
-        let is_cut = self.chaos.as_ref().is_some_and(|chaos| chaos.partitions);
+        let is_bad = self.chaos.is_some();
         for _ in 0..milliseconds {
             self.course.pass(1);
             is_busy = false;
             for client in &mut self.clients {
-                is_busy |= client.step(&mut self.course, is_cut, stops);
+                is_busy |= client.step(&mut self.course, is_bad, stops);
             }
             if let Some(chaos) = &mut self.chaos {
                 chaos.step(&mut self.course);

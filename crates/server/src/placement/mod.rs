@@ -173,7 +173,8 @@ impl Placement {
 
     /// Makes `store` the first one of a new cluster. `false`: somebody else was first.
     ///
-    /// PD's request has room for one region over all keys; several are reported afterwards.
+    /// PD's request has room for one region over all keys. Several are reported as if they had been one before; if that
+    /// fails they are known once their leaders report.
     pub(crate) async fn bootstrap(&self, store: &StoreMeta, regions: &[Region]) -> Result<bool> {
         let region = match regions {
             [region] => Some(region),
@@ -190,7 +191,11 @@ impl Placement {
         {
             return Ok(false);
         }
-        check(answer.header).map(|()| true)
+        check(answer.header)?;
+        if region.is_none() && !regions.is_empty() {
+            self.report_batch_split(regions).await?;
+        }
+        Ok(true)
     }
 
     /// Makes `store` known, or its new address.
@@ -229,6 +234,17 @@ impl Placement {
         })?;
         check(answer.header)?;
         Ok(answer.region.map(convert::region))
+    }
+
+    /// Whether the scheduler knows who leads a region.
+    pub(crate) async fn knows_leader(&self, id: RegionId) -> Result<bool> {
+        let answer = ask!(self, pd.get_region_by_id, |cluster_id| pdpb::GetRegionByIdRequest {
+            header: header(cluster_id),
+            region_id: id.0,
+            need_buckets: false,
+        })?;
+        check(answer.header)?;
+        Ok(answer.leader.is_some_and(|leader| leader.id != 0))
     }
 
     /// Ids for `count` regions that are to be split off `region`, each with as many peers.

@@ -50,9 +50,6 @@ impl Orders {
         }
         let Order { region: id, epoch, instruction, .. } = order;
         match instruction {
-            Instruction::Split { keys } if keys.is_empty() => {
-                tracing::info!(region = id.0, "a split in the middle is not known here");
-            }
             // The order names no peers, and those that the scheduler knows belong to its epoch.
             Instruction::Split { keys } => self.begin_split(id, async move |inside| {
                 match inside.placement.region_by_id(id).await? {
@@ -123,8 +120,8 @@ impl Inside {
     }
 }
 
-/// What an order asks of the store. `None` for a split, which needs ids first, and for leaving a joint state, which the
-/// store does by itself.
+/// What an order asks of the store. `None` for a split at keys, which needs ids first, and for leaving a joint state,
+/// which the store does by itself.
 pub(crate) fn to_request(order: &Order) -> Option<RequestKind> {
     match &order.instruction {
         Instruction::ChangePeer(change) => {
@@ -135,6 +132,8 @@ pub(crate) fn to_request(order: &Order) -> Option<RequestKind> {
             (!changes.is_empty()).then_some(RequestKind::ChangeMembers { changes })
         }
         Instruction::TransferLeader { to } => Some(RequestKind::TransferLeader { to: to.id }),
+        // The store looks for the middle, and asks for ids when it knows it.
+        Instruction::Split { keys } if keys.is_empty() => Some(RequestKind::SplitHalf),
         Instruction::Split { .. } => None,
     }
 }

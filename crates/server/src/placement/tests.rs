@@ -297,7 +297,6 @@ async fn a_split_gets_ids_and_is_known_once_it_is_reported() {
     let left = Region { range: range("", "d"), epoch, ..region() };
     let right = Region { id: RegionId(20), range: range("d", ""), epoch, ..region() };
     placement.report_batch_split(&[left.clone(), right.clone()]).await.unwrap();
-    while placement.region_by_id(right.id).await.unwrap().is_none() {}
     assert_eq!(placement.region_by_id(left.id).await.unwrap(), Some(left));
     assert_eq!(placement.region_by_id(right.id).await.unwrap(), Some(right));
     let stale = placement.ask_batch_split(&region(), 1).await.unwrap_err();
@@ -327,7 +326,9 @@ fn orders_become_what_the_store_takes() {
     assert!(matches!(transfer, Some(RequestKind::TransferLeader { to: PeerId(5) })));
     // The store leaves a joint state by itself.
     assert!(to_request(&order(Instruction::ChangePeers(Vec::new()))).is_none());
-    assert!(to_request(&order(Instruction::Split { keys: Vec::new() })).is_none());
+    assert!(to_request(&order(Instruction::Split { keys: vec!["k".into()] })).is_none());
+    let half = to_request(&order(Instruction::Split { keys: Vec::new() }));
+    assert!(matches!(half, Some(RequestKind::SplitHalf)));
 }
 
 #[tokio::test]

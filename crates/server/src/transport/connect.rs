@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{
     Stream,
     future::{Either, select},
@@ -57,8 +57,8 @@ pub(super) struct Connection {
 enum Ended {
     /// Nobody could be reached.
     NotConnected(String),
-    /// It was a connection, and broke or was ended.
-    Broken(Status),
+    /// It was a connection for so long, and broke or was ended.
+    Broken(Status, Duration),
 }
 
 impl Connection {
@@ -91,28 +91,39 @@ impl Connection {
         loop {
             self.outbox.open();
             self.outbox.wait().await;
-            let began = Instant::now();
             let ended = self.connect_and_send().await;
             self.outbox.shut(&self.shared.counters);
             self.shared.counters.add(Counter::Disconnects, 1);
-            let lasted = limits::TRANSPORT_RETRY_MAX <= began.elapsed();
-            if lasted {
-                self.backoff.reset();
-                self.logged = None;
-            }
-            self.log(&ended);
-            match ended {
-                Ended::NotConnected(_) => self.is_stale = true,
-                Ended::Broken(status) if is_refusal(&status) => {
-                    self.is_stale = true;
-                    self.backoff.go_to_max();
-                }
-                Ended::Broken(_) => {}
-            }
+            self.learn(&ended);
             self.tell_lost();
             let heard = pin!(self.outbox.wait_until_heard());
             select(heard, pin!(sleep(self.backoff.next()))).await;
             self.tell_lost();
+        }
+    }
+
+    /// Where to dial, and when, after this end; and says it to people once.
+    fn learn(&mut self, ended: &Ended) {
+        let problem = match ended {
+            Ended::NotConnected(problem) => {
+                self.is_stale = true;
+                problem.clone()
+            }
+            Ended::Broken(status, lasted) => {
+                if is_refusal(status) {
+                    self.is_stale = true;
+                    self.backoff.go_to_max();
+                } else if limits::TRANSPORT_RETRY_MAX <= *lasted {
+                    self.backoff.reset();
+                    self.logged = None;
+                }
+                format!("{}: {}", status.code(), status.message())
+            }
+        };
+        if self.logged.as_ref() != Some(&problem) {
+            let address = self.address.as_deref().unwrap_or("unknown");
+            tracing::warn!(store = %self.outbox.store(), address, problem, "no connection to a store");
+            self.logged = Some(problem);
         }
     }
 
@@ -121,16 +132,18 @@ impl Connection {
             Ok(channel) => channel,
             Err(problem) => return Ended::NotConnected(problem),
         };
+        let began = Instant::now();
         let mut client = StoreTransportClient::new(channel);
         let hello = self.shared.hello(self.outbox.store());
         let batches = Batches::new(self.outbox.clone(), self.shared.counters.clone(), hello);
         // The answer comes when the stream ends; what does not fit meanwhile is told now and then.
         let call = pin!(client.messages(batches));
-        match select(call, pin!(self.tell_what_is_lost())).await {
-            Either::Left((Ok(_), _)) => Ended::Broken(Status::unavailable("the store has stopped")),
-            Either::Left((Err(status), _)) => Ended::Broken(status),
+        let status = match select(call, pin!(self.tell_what_is_lost())).await {
+            Either::Left((Ok(_), _)) => Status::unavailable("the store has stopped"),
+            Either::Left((Err(status), _)) => status,
             Either::Right((never, _)) => match never {},
-        }
+        };
+        Ended::Broken(status, began.elapsed())
     }
 
     async fn connect(&mut self) -> Result<Channel, String> {
@@ -160,18 +173,6 @@ impl Connection {
         let Some(running) = self.shared.running() else { return };
         for (region, peer) in lost {
             running.inbox.unreachable(region, peer);
-        }
-    }
-
-    fn log(&mut self, ended: &Ended) {
-        let problem = match ended {
-            Ended::NotConnected(problem) => problem.clone(),
-            Ended::Broken(status) => format!("{}: {}", status.code(), status.message()),
-        };
-        if self.logged.as_ref() != Some(&problem) {
-            let address = self.address.as_deref().unwrap_or("unknown");
-            tracing::warn!(store = %self.outbox.store(), address, problem, "no connection to a store");
-            self.logged = Some(problem);
         }
     }
 }
@@ -207,14 +208,14 @@ struct Batches {
     hello: Option<StreamHello>,
     /// Reused.
     messages: Vec<StoreMessage>,
-    /// Reused: once a batch has left, its memory comes back.
-    payload: BytesMut,
+    /// Reused.
+    payload: Vec<u8>,
 }
 
 impl Batches {
     fn new(outbox: Arc<Outbox>, counters: Arc<Counters>, hello: StreamHello) -> Batches {
         let stream = outbox.stream();
-        let (messages, payload) = (Vec::new(), BytesMut::new());
+        let (messages, payload) = (Vec::new(), Vec::new());
         Batches { outbox, counters, stream, hello: Some(hello), messages, payload }
     }
 
@@ -225,11 +226,10 @@ impl Batches {
         }
         self.counters.add(Counter::SentBatches, 1);
         self.counters.add(Counter::SentBytes, self.payload.len() as u64);
-        let payload = self.payload.split().freeze();
-        if 2 * limits::TRANSPORT_BATCH_BYTES < payload.len() {
-            // One large entry must not make every connection large for good.
-            self.payload = BytesMut::new();
-        }
+        let payload = Bytes::copy_from_slice(&self.payload);
+        self.payload.clear();
+        // One large entry must not make every connection large for good.
+        self.payload.shrink_to(2 * limits::TRANSPORT_BATCH_BYTES);
         payload
     }
 }

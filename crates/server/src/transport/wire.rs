@@ -1,12 +1,13 @@
 //! Messages between stores as protobuf, and back.
 //!
 //! What comes in is not trusted beyond its checksum: what no store of this version says is an error, never a panic and
-//! never a guess. Keys and the data of entries stay slices of the buffer that they arrived in.
+//! never a guess. Keys and the data of entries stay slices of the buffer that they arrived in, as long as that costs no
+//! more memory than copies: entries are kept for long, in the log's cache, and each slice keeps its whole buffer.
 //!
 //! A payload is a sequence of messages, each with its length before it, so that one is converted before the next is
 //! decoded: what a damaged payload can make us allocate is one message.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message as _;
 use proto::{
     internal::{self as wire, raft_message, store_message},
@@ -14,7 +15,7 @@ use proto::{
 };
 use raft::{ConfState, Entry, EntryKind, Message, MessageBody, RejectHint, Snapshot, SnapshotMeta};
 use raftstore::{StoreMessage, message::MessageBody as StoreBody};
-use types::{KeyRange, Peer, PeerRole, Region, RegionId, limits};
+use types::{KeyRange, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId, StoreId, limits};
 
 use crate::convert;
 
@@ -23,6 +24,9 @@ pub(super) const VERSION: u32 = 1;
 
 /// What a batch takes beside its payload, at most.
 pub(super) const BATCH_OVERHEAD: usize = 256;
+
+/// Bytes of a payload from which on entries may stay in it: a connection reads at least 8 KiB into one buffer.
+const PAYLOAD_KEPT_MIN: usize = 8 << 10;
 
 /// Why bytes of another store are not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +63,7 @@ pub(super) fn weight(message: &StoreMessage) -> usize {
     const MEMBER: usize = 40;
     FIXED
         + match &message.body {
-            StoreBody::AmIMember => 0,
+            StoreBody::AmIMember | StoreBody::Sleep { .. } | StoreBody::Wake | StoreBody::Ping => 0,
             StoreBody::Gone { region } => range_bytes(&region.range) + region.peers.len() * MEMBER,
             StoreBody::Raft { message, range } => {
                 range_bytes(range)
@@ -81,8 +85,8 @@ fn range_bytes(range: &KeyRange) -> usize {
 }
 
 /// Appends a message to a payload.
-pub(super) fn put(message: StoreMessage, payload: &mut BytesMut) {
-    to_wire(message).encode_length_delimited(payload).expect("a buffer that grows has room");
+pub(super) fn put(message: StoreMessage, payload: &mut Vec<u8>) {
+    to_wire(message).encode_length_delimited(payload).expect("a vector has room");
 }
 
 /// All messages of a payload, in order.
@@ -90,11 +94,35 @@ pub(super) fn put(message: StoreMessage, payload: &mut BytesMut) {
 /// # Errors
 /// One of them is not valid; nothing of such a payload is to be used.
 pub(super) fn messages(mut payload: Bytes) -> Result<Vec<StoreMessage>> {
+    let bytes = payload.len();
     let mut messages = Vec::new();
     while !payload.is_empty() {
         messages.push(from_wire(wire::StoreMessage::decode_length_delimited(&mut payload)?)?);
     }
+    detach_entries(&mut messages, bytes);
     Ok(messages)
+}
+
+/// Copies the data of entries out of a payload that is mostly something else: one small entry, kept for long, would keep
+/// a megabyte of heartbeats. In a payload of entries they stay; they are forgotten at about the same time.
+fn detach_entries(messages: &mut [StoreMessage], payload_bytes: usize) {
+    let data: usize = entries(messages).map(|entry| entry.data.len()).sum();
+    let are_most = PAYLOAD_KEPT_MIN <= payload_bytes && payload_bytes <= 2 * data;
+    if !are_most {
+        for entry in entries(messages) {
+            entry.data = Bytes::copy_from_slice(&entry.data);
+        }
+    }
+}
+
+fn entries(messages: &mut [StoreMessage]) -> impl Iterator<Item = &mut Entry> {
+    messages.iter_mut().flat_map(|message| match &mut message.body {
+        StoreBody::Raft {
+            message: Message { body: MessageBody::Append { entries, .. }, .. },
+            ..
+        } => entries.as_mut_slice(),
+        _ => &mut [],
+    })
 }
 
 /// One message, alone.
@@ -112,15 +140,23 @@ pub(super) fn to_wire(message: StoreMessage) -> wire::StoreMessage {
             store_message::Body::Raft(raft_to_wire(message, range))
         }
         StoreBody::AmIMember => store_message::Body::AmIMember(wire::Nothing {}),
+        StoreBody::Sleep { term, index } => store_message::Body::Sleep(wire::Sleep { term, index }),
+        StoreBody::Wake => store_message::Body::Wake(wire::Nothing {}),
+        StoreBody::Ping => store_message::Body::Ping(wire::Nothing {}),
         StoreBody::Gone { region } => store_message::Body::Gone(wire::Gone {
             region: Some(convert::region_to_proto(&region)),
         }),
     };
     wire::StoreMessage {
         region_id: region_id.0,
-        from: Some(convert::peer_to_proto(&from)),
-        to: Some(convert::peer_to_proto(&to)),
-        epoch: Some(convert::epoch_to_proto(epoch)),
+        from_peer: from.id.0,
+        from_store: from.store_id.0,
+        from_role: from.role.to_byte().into(),
+        to_peer: to.id.0,
+        to_store: to.store_id.0,
+        to_role: to.role.to_byte().into(),
+        conf_ver: epoch.conf_ver,
+        version: epoch.version,
         body: Some(body),
     }
 }
@@ -191,38 +227,42 @@ fn snapshot_to_wire(snapshot: Snapshot) -> wire::RaftSnapshot {
 }
 
 fn from_wire(message: wire::StoreMessage) -> Result<StoreMessage> {
-    let wire::StoreMessage { region_id, from, to, epoch, body } = message;
-    let body = match body.ok_or(WireError::Invalid("body of a message"))? {
+    let body = match message.body.ok_or(WireError::Invalid("body of a message"))? {
         store_message::Body::Raft(raft) => {
             let (message, range) = raft_from_wire(raft)?;
             StoreBody::Raft { message, range }
         }
         store_message::Body::AmIMember(_) => StoreBody::AmIMember,
+        store_message::Body::Sleep(wire::Sleep { term, index }) => StoreBody::Sleep { term, index },
+        store_message::Body::Wake(_) => StoreBody::Wake,
+        store_message::Body::Ping(_) => StoreBody::Ping,
         store_message::Body::Gone(wire::Gone { region }) => {
             let region = region.ok_or(WireError::Invalid("region"))?;
             StoreBody::Gone { region: region_from_wire(region)? }
         }
     };
     Ok(StoreMessage {
-        region_id: RegionId(region_id),
-        from: peer(from.as_ref().ok_or(WireError::Invalid("sender"))?)?,
-        to: peer(to.as_ref().ok_or(WireError::Invalid("receiver"))?)?,
-        epoch: convert::epoch(epoch.as_ref().ok_or(WireError::Invalid("epoch"))?),
+        region_id: RegionId(message.region_id),
+        from: peer(message.from_peer, message.from_store, message.from_role)?,
+        to: peer(message.to_peer, message.to_store, message.to_role)?,
+        epoch: RegionEpoch { conf_ver: message.conf_ver, version: message.version },
         body,
     })
 }
 
-/// Unlike [`convert::peer`] it refuses an unknown role: among stores it would be another member than the sender means.
-fn peer(peer: &metapb::Peer) -> Result<Peer> {
-    match u8::try_from(peer.role).ok().and_then(PeerRole::from_byte) {
-        Some(_) => Ok(convert::peer(peer)),
-        None => Err(WireError::Invalid("role of a peer")),
-    }
+fn peer(id: u64, store: u64, role: i32) -> Result<Peer> {
+    Ok(Peer { id: PeerId(id), store_id: StoreId(store), role: peer_role(role)? })
+}
+
+/// An unknown role is refused: among stores it would be another member than the sender means.
+fn peer_role(role: i32) -> Result<PeerRole> {
+    let role = u8::try_from(role).ok().and_then(PeerRole::from_byte);
+    role.ok_or(WireError::Invalid("role of a peer"))
 }
 
 fn region_from_wire(region: metapb::Region) -> Result<Region> {
     for member in &region.peers {
-        peer(member)?;
+        peer_role(member.role)?;
     }
     match region.region_epoch {
         Some(_) => Ok(convert::region(region)),

@@ -14,7 +14,41 @@ pub(crate) async fn cluster(api: ApiMode) -> Server {
     config.server.status_addr = "127.0.0.1:0".to_owned();
     config.storage.engine = EngineKind::Memory;
     config.storage.api = api;
-    Server::start(config, Roles::ALL).await.expect("starts on free ports")
+    let server = Server::start(config, Roles::ALL).await.expect("starts on free ports");
+    let (mut pd, mut tikv) = (pd(&server).await, tikv(&server).await);
+    while !serves(&server, &mut pd, &mut tikv).await {}
+    server
+}
+
+/// Whether all keys have a leader that takes requests, and the store has reported itself.
+async fn serves(
+    server: &Server,
+    pd: &mut PdClient<Channel>,
+    tikv: &mut TikvClient<Channel>,
+) -> bool {
+    let scan = pdpb::ScanRegionsRequest { header: header(server), ..Default::default() };
+    let regions = pd.scan_regions(scan).await.expect("is answered").into_inner().regions;
+    let mut covered = false;
+    for region in regions {
+        let pdpb::Region { region: Some(region), leader: Some(peer), .. } = region else {
+            return false;
+        };
+        covered = region.end_key.is_empty();
+        let context = kvrpcpb::Context {
+            region_id: region.id,
+            region_epoch: region.region_epoch,
+            peer: Some(peer),
+            ..Default::default()
+        };
+        let key = [&region.start_key[..], b"\0"].concat().into();
+        let get = kvrpcpb::RawGetRequest { context: Some(context), key, ..Default::default() };
+        if tikv.raw_get(get).await.expect("is answered").into_inner().region_error.is_some() {
+            return false;
+        }
+    }
+    let all = pdpb::GetAllStoresRequest { header: header(server), ..Default::default() };
+    let stores = pd.get_all_stores(all).await.expect("is answered").into_inner().stores;
+    covered && stores.iter().all(|store| store.last_heartbeat > 0)
 }
 
 pub(crate) async fn dial(addr: Option<std::net::SocketAddr>) -> Channel {

@@ -24,10 +24,6 @@ use crate::world::MachineId;
 use faults::Plan;
 use raftstore::store::Token;
 
-/// Whether a group of two may shrink to one. The last voter of such a group may wait for ever for the vote of the member
-/// that is gone if its power goes right then (docs/RELIABILITY.md, what is known to be open).
-pub(crate) const SHRINKS_TO_ONE: bool = false;
-
 /// What happens outside of machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {

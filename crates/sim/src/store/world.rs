@@ -7,14 +7,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use engine::{Engine, raft_log::Ticket};
+use engine::{Engine, Snapshot, raft_log::Ticket};
 use raft::MessageBody as RaftBody;
 use raftstore::{
-    Error, StoreMessage,
+    Error, RegionReport, StoreMessage,
     apply::{Applied, Task},
     message::MessageBody,
+    shell::Moment,
     snapshot::Descriptor,
-    store::{Input, Output, Request, Response, Token, bootstrap, check_read},
+    split_check::{KeyForm, SplitJob},
+    store::{Input, Output, Request, RequestKind, Response, Token, bootstrap, check_read},
 };
 use runtime::{Fs, Rng};
 use types::{Bytes, KeyRange, PeerId, Region, RegionError, RegionId, StoreId};
@@ -52,7 +54,15 @@ pub(super) enum Fate {
     Unheard,
 }
 
-#[derive(Debug)]
+/// What a store tells the scheduler.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    /// A region as its leader sees it.
+    Report(Box<RegionReport>),
+    /// A region is large: it wants to be cut at these keys.
+    AskSplit(MachineId, Region, Vec<Bytes>),
+}
+
 enum Event {
     Tick {
         machine: MachineId,
@@ -107,6 +117,19 @@ enum Event {
         machine: MachineId,
         request: Box<Request>,
     },
+    /// A reader on a thread of its own, which has taken its snapshot, looks at the lease.
+    LeaseRead {
+        machine: MachineId,
+        life: u64,
+        request: Box<Request>,
+        moment: Moment,
+        snapshot: Arc<dyn Snapshot>,
+    },
+    CheckSplit {
+        machine: MachineId,
+        life: u64,
+        job: SplitJob,
+    },
     Thaw {
         machine: MachineId,
     },
@@ -114,7 +137,6 @@ enum Event {
 }
 
 /// One machine.
-#[derive(Debug)]
 pub(super) struct Machine {
     pub(super) store_id: StoreId,
     pub(super) disks: Disks,
@@ -144,7 +166,6 @@ pub(super) struct Latency {
 }
 
 /// Machines, what connects them, and what happens next.
-#[derive(Debug)]
 pub(super) struct World {
     now: Time,
     queue: Queue<Event>,
@@ -157,6 +178,10 @@ pub(super) struct World {
     answers: Vec<(Token, Fate)>,
     /// What reads want to see.
     wanted: BTreeMap<Token, KeyRange>,
+    /// What stores tell the scheduler.
+    pub(super) news: Vec<News>,
+    /// Reads that were answered from a lease.
+    pub(super) lease_reads: u64,
     /// Machines whose process has ended because of their disk.
     pub(super) ended: Vec<MachineId>,
     pub(super) starts: u64,
@@ -191,6 +216,8 @@ impl World {
             trace: Trace::new(text),
             answers: Vec::new(),
             wanted: BTreeMap::new(),
+            news: Vec::new(),
+            lease_reads: 0,
             ended: Vec::new(),
             starts: 0,
             messages: 0,
@@ -282,15 +309,13 @@ impl World {
         slot.life += 1;
         self.starts += 1;
         let rng = slot.rng.fork();
-        let Options { segment_bytes, padding, .. } = self.options;
         self.trace.note(mix(machine as u64));
         self.trace.line(self.now, || format!("m{machine} starts as store {}", slot.store_id));
         let opened = Process::open(
             slot.store_id,
             &slot.disks,
-            &self.options.store,
-            segment_bytes,
-            padding,
+            &self.options,
+            slot.clock.monotonic(self.now),
             rng,
         );
         let process = match opened {
@@ -368,13 +393,19 @@ impl World {
         }
     }
 
-    /// A machine that stands still goes on: all ticks that it has missed, then all that has waited.
+    /// A machine that stands still goes on: the ticks that it owes first, as the Raft core demands of its owner, then all
+    /// that has waited.
     pub(super) fn thaw(&mut self, machine: MachineId) {
         let slot = &mut self.machines[machine];
         let Some(waiting) = slot.frozen.take() else { return };
-        let missed = std::mem::take(&mut slot.missed_ticks);
-        self.trace.line(self.now, || format!("m{machine} goes on, {missed} ticks late"));
-        for _ in 0..missed {
+        let owed = std::mem::take(&mut slot.missed_ticks);
+        let now = slot.clock.monotonic(self.now);
+        self.trace.line(self.now, || format!("m{machine} goes on, {owed} ticks late"));
+        for _ in 0..owed {
+            if let Some(process) = &mut self.machines[machine].process {
+                process.set_clock(now);
+                process.tick_begins();
+            }
             self.input(machine, Input::Tick);
         }
         for event in waiting {
@@ -402,7 +433,6 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         if let Some((machine, life)) = event.address() {
-            let tick = self.options.tick;
             let slot = &mut self.machines[machine];
             if life.is_some_and(|life| life != slot.life) {
                 return;
@@ -410,21 +440,27 @@ impl World {
             if slot.process.is_some()
                 && let Some(waiting) = &mut slot.frozen
             {
-                if let Event::Tick { life, .. } = event {
-                    slot.missed_ticks += 1;
-                    let next = self.now + slot.clock.world_duration(tick);
-                    self.queue.schedule(next, Event::Tick { machine, life });
-                } else {
-                    waiting.push(event);
+                match event {
+                    Event::Tick { life, .. } => {
+                        slot.missed_ticks += 1;
+                        let next = self.now + slot.clock.world_duration(self.options.tick);
+                        self.queue.schedule(next, Event::Tick { machine, life });
+                    }
+                    event => waiting.push(event),
                 }
                 return;
+            }
+            let now = slot.clock.monotonic(self.now);
+            if let Some(process) = &mut slot.process {
+                process.set_clock(now);
             }
         }
         match event {
             Event::Tick { machine, life } => {
                 let next =
                     self.now + self.machines[machine].clock.world_duration(self.options.tick);
-                if self.machines[machine].process.is_some() {
+                if let Some(process) = &mut self.machines[machine].process {
+                    process.tick_begins();
                     self.queue.schedule(next, Event::Tick { machine, life });
                     self.input(machine, Input::Tick);
                     self.maintain(machine);
@@ -468,7 +504,28 @@ impl World {
                     self.answer(token, Fate::Unheard);
                 } else {
                     self.trace.line(self.now, || format!("m{machine} is asked {request:?}"));
-                    self.input(machine, Input::Request(*request));
+                    match request.kind {
+                        RequestKind::Read { replica_read: false } => {
+                            self.begin_read(machine, request)
+                        }
+                        _ => self.input(machine, Input::Request(*request)),
+                    }
+                }
+            }
+            Event::LeaseRead { machine, request, moment, snapshot, .. } => {
+                self.read_by_lease(machine, request, moment, &*snapshot);
+            }
+            Event::CheckSplit { machine, job, .. } => {
+                let slot = &self.machines[machine];
+                if slot.process.is_none() {
+                    return;
+                }
+                match job.run(&*slot.disks.engine, &self.options.store.split, KeyForm::Raw) {
+                    Ok(found) => {
+                        let SplitJob { region_id, epoch, .. } = job;
+                        self.input(machine, Input::SplitChecked { region_id, epoch, found });
+                    }
+                    Err(error) => self.fatal(machine, &error, "a region is looked at"),
                 }
             }
             Event::Thaw { machine } => self.thaw(machine),
@@ -476,7 +533,7 @@ impl World {
         }
     }
 
-    fn input(&mut self, machine: MachineId, input: Input<Answer>) {
+    pub(super) fn input(&mut self, machine: MachineId, input: Input<Answer>) {
         let Some(process) = &mut self.machines[machine].process else { return };
         if let Err(error) = process.store.step(input) {
             return self.fatal(machine, &error, "a store goes on");
@@ -493,9 +550,35 @@ impl World {
             Ok(outputs) => outputs,
             Err(error) => return self.fatal(machine, &error, "a store goes on"),
         };
+        // What others may know first, then what others are told.
+        for output in &outputs {
+            match output {
+                Output::View(view) => {
+                    process.views.put((**view).clone(), &process.tick_times);
+                    if view.leader.is_some_and(|leader| leader.id == view.peer_id) {
+                        self.judge.leads(view.region.id, process);
+                    }
+                }
+                Output::Lease { region_id, lease } => {
+                    process.views.renew(*region_id, *lease, &process.tick_times);
+                }
+                Output::Gone { region_id } => process.views.remove(*region_id),
+                _ => {}
+            }
+        }
         for output in outputs {
             let Some(process) = &mut self.machines[machine].process else { return };
             match output {
+                Output::View(_) | Output::Lease { .. } | Output::Gone { .. } => {}
+                Output::Report(report) => self.news.push(News::Report(report)),
+                Output::CheckSplit(job) => {
+                    let delay = self.disk_delay(machine);
+                    self.queue.schedule(self.now + delay, Event::CheckSplit { machine, life, job });
+                }
+                Output::AskSplit { region, keys } => {
+                    self.news.push(News::AskSplit(machine, region, keys));
+                }
+                Output::WasSplit { .. } => {}
                 Output::Send(message) => self.post(machine, message),
                 Output::SyncLog => self.sync_log(machine),
                 Output::SyncEngine => {
@@ -523,6 +606,11 @@ impl World {
                         return self.fatal(machine, &error, "a snapshot is forgotten");
                     }
                 }
+                Output::ForgetMade { region_id, applied } => {
+                    if let Err(error) = process.snapshots.forget_made(region_id, applied) {
+                        return self.fatal(machine, &error, "a snapshot is forgotten");
+                    }
+                }
                 Output::Reply { token, result } => {
                     let fate = match result {
                         Ok(Response::Written(before)) => Fate::Written(before),
@@ -533,25 +621,10 @@ impl World {
                     self.answer(token, fate);
                 }
                 Output::Read { token, region_id, version } => {
-                    let mean = self.options.read_delay;
-                    let rng = &mut self.machines[machine].rng;
-                    let mut delay = exponential(rng, mean);
-                    if rng.chance(0.02) {
-                        delay *= 20;
-                    }
+                    let delay = self.read_delay(machine);
                     let event = Event::Read { machine, life, token, region_id, version };
                     self.queue.schedule(self.now + delay, event);
                 }
-                Output::View(view) => {
-                    let region_id = view.region.id;
-                    if view.leader.is_some_and(|leader| leader.id == view.peer_id) {
-                        self.trace.line(self.now, || format!("  m{machine} leads {region_id}"));
-                        self.judge.leads(region_id, process);
-                    }
-                }
-                Output::Lease { .. } | Output::Gone { .. } | Output::Report(_) => {}
-                Output::WasSplit { .. } | Output::CheckSplit(_) | Output::AskSplit { .. } => {}
-                Output::ForgetMade { .. } => {}
             }
         }
     }
@@ -681,6 +754,53 @@ impl World {
 
     // Reads.
 
+    /// How long a reader's thread takes from one step to the next.
+    fn read_delay(&mut self, machine: MachineId) -> u64 {
+        let rng = &mut self.machines[machine].rng;
+        let mut delay = exponential(rng, self.options.read_delay);
+        if rng.chance(0.02) {
+            delay *= 20;
+        }
+        delay
+    }
+
+    /// A reader's thread takes its snapshot.
+    fn begin_read(&mut self, machine: MachineId, request: Box<Request>) {
+        let delay = self.read_delay(machine);
+        let slot = &self.machines[machine];
+        let Some(process) = &slot.process else { return };
+        let moment = process.views.moment();
+        let snapshot = slot.disks.engine.snapshot().expect("the memory engine has snapshots");
+        let event = Event::LeaseRead { machine, life: slot.life, request, moment, snapshot };
+        self.queue.schedule(self.now + delay, event);
+    }
+
+    /// It looks at the lease, and reads what it has or asks the store.
+    fn read_by_lease(
+        &mut self,
+        machine: MachineId,
+        request: Box<Request>,
+        moment: Moment,
+        snapshot: &dyn Snapshot,
+    ) {
+        let Some(process) = &self.machines[machine].process else { return };
+        let range = process
+            .views
+            .check(request.region_id, moment, |view, holds| {
+                let is_same = view.region.epoch.version == request.epoch.version;
+                (holds && is_same).then(|| view.region.range.clone())
+            })
+            .flatten();
+        let Some(range) = range else {
+            return self.input(machine, Input::Request(*request));
+        };
+        let Some(wanted) = self.wanted.get(&request.token).cloned() else { return };
+        self.lease_reads += 1;
+        let seen = pairs(snapshot, &wanted.intersect(&range));
+        let seen = seen.into_iter().map(|(_, key, value)| (key, value)).collect();
+        self.answer(request.token, Fate::Read(seen));
+    }
+
     /// The order of every reader: the engine's snapshot first, then the region in it.
     fn read(&mut self, machine: MachineId, token: Token, region_id: RegionId, version: u64) {
         let slot = &self.machines[machine];
@@ -706,18 +826,18 @@ impl World {
 
     fn post(&mut self, from: MachineId, message: Box<StoreMessage>) {
         self.messages += 1;
-        let Some(to) = self.machine_of(message.to.store_id).filter(|to| *to != from) else {
-            return;
-        };
-        let number = message_number(&message);
-        self.trace.note(number);
-        self.trace.line(self.now, || format!("  m{from} -> m{to} {message:?}"));
+        let to = self.machine_of(message.to.store_id).filter(|to| *to != from);
+        self.trace.note(message_number(&message));
+        self.trace.line(self.now, || format!("  m{from} -> {to:?} {message:?}"));
         if let MessageBody::Raft { message: raft, .. } = &message.body
             && let RaftBody::Snapshot(snapshot) = &raft.body
         {
-            let descriptor = Descriptor::decode(&snapshot.data).ok();
-            return self.post_snapshot(from, to, message, descriptor);
+            let descriptor = Descriptor::decode(&snapshot.data);
+            let descriptor = descriptor.expect("a store sends what it has made");
+            return self.post_snapshot(from, to, message, &descriptor);
         }
+        // Nobody lives there any more.
+        let Some(to) = to else { return };
         for time in self.network.arrivals(self.now, from, to) {
             let event = Event::Message { from, to, message: message.clone(), file: None };
             self.queue.schedule(time, event);
@@ -727,9 +847,9 @@ impl World {
     fn post_snapshot(
         &mut self,
         from: MachineId,
-        to: MachineId,
+        to: Option<MachineId>,
         message: Box<StoreMessage>,
-        descriptor: Option<Descriptor>,
+        descriptor: &Descriptor,
     ) {
         let slot = &mut self.machines[from];
         let life = slot.life;
@@ -741,9 +861,8 @@ impl World {
             self.queue.schedule(self.now + 1, failed);
             return;
         }
-        let Some(descriptor) = descriptor else { return };
         let path = process.snapshots.made(descriptor.region.id, descriptor.applied);
-        let Ok(Some(bytes)) = slot.disks.fs.read(&path) else {
+        let (Ok(Some(bytes)), Some(to)) = (slot.disks.fs.read(&path), to) else {
             self.queue.schedule(self.now + 1, failed);
             return;
         };
@@ -860,6 +979,8 @@ impl Event {
             | Event::Apply { machine, life }
             | Event::Applied { machine, life, .. }
             | Event::MakeSnapshot { machine, life, .. }
+            | Event::LeaseRead { machine, life, .. }
+            | Event::CheckSplit { machine, life, .. }
             | Event::Read { machine, life, .. } => Some((machine, Some(life))),
             Event::Message { to, .. } => Some((to, None)),
             Event::Request { machine, .. } => Some((machine, None)),
@@ -882,6 +1003,8 @@ impl Event {
             Event::Request { request, .. } => (10, request.token.0),
             Event::Thaw { machine } => (11, *machine as u64),
             Event::Action(_) => (12, 0),
+            Event::LeaseRead { request, .. } => (13, request.token.0),
+            Event::CheckSplit { job, .. } => (14, job.region_id.0),
         }
     }
 }

@@ -71,6 +71,12 @@ impl Exit {
     }
 }
 
+impl From<crate::Error> for CliError {
+    fn from(error: crate::Error) -> CliError {
+        CliError::new(error.code(), error.to_string())
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)

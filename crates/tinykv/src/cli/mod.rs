@@ -3,6 +3,7 @@
 //! Data go to stdout, everything else to stderr. Each subcommand has a file of its own: arguments on top, then
 //! `run`. Errors are printed in one place, here.
 
+mod competition;
 mod config;
 pub mod course;
 mod data;
@@ -124,10 +125,11 @@ pub fn main() -> ExitCode {
         Command::Cas(args) => data::cas(global, args),
         Command::Shell(args) => shell::run(global, args),
         Command::Status(args) => status::run(global, args),
-        Command::Bench(args) => {
-            bench::run(args, &global.endpoints(), global.output == Format::Json)
-                .map_err(CliError::from)
-        }
+        Command::Bench(args) => match args.competition() {
+            Some(args) => competition::run(global, *args),
+            None => bench::run(args, &global.endpoints(), global.output == Format::Json)
+                .map_err(CliError::from),
+        },
         Command::Config(args) => config::run(global, args),
         Command::Explain(args) => explain::explain(global, args),
         Command::Completions(args) => explain::completions::<Cli>(args),

@@ -405,7 +405,7 @@ fn judge_file_limit(before: Option<u64>, after: Option<u64>) -> Result<Option<Pr
 }
 
 /// Bytes of this process that lie in memory, if the system tells.
-fn resident_bytes() -> Option<u64> {
+pub(super) fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)

@@ -1,6 +1,6 @@
 //! Messages from store to store, and streams that are refused.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proto::internal::{MessageBatch, StreamHello};
 use raftstore::{StoreMessage, shell::Transport as _};
 use tonic::{Code, Status};
@@ -22,9 +22,9 @@ async fn pair() -> (Node, Node, Directory) {
 }
 
 fn batch(hello: Option<StreamHello>, messages: &[StoreMessage]) -> MessageBatch {
-    let mut payload = BytesMut::new();
+    let mut payload = Vec::new();
     messages.iter().cloned().for_each(|message| wire::put(message, &mut payload));
-    let payload = payload.freeze();
+    let payload = Bytes::from(payload);
     MessageBatch { hello, crc32c: crc32c::crc32c(&payload), payload }
 }
 

@@ -1,9 +1,9 @@
 //! Round trips of all variants, and what is refused.
 
 use proptest::{collection::vec, option, prelude::*};
-use types::{PeerId, RegionEpoch, StoreId};
 
 use super::*;
+use crate::transport::tests::messages::{append, heartbeat};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -109,6 +109,10 @@ fn any_message() -> impl Strategy<Value = StoreMessage> {
         .prop_map(|(from, to, term, body)| Message { from, to, term, body });
     let body = prop_oneof![
         1 => Just(StoreBody::AmIMember),
+        1 => Just(StoreBody::Wake),
+        1 => Just(StoreBody::Ping),
+        1 => (any::<u64>(), any::<u64>())
+            .prop_map(|(term, index)| StoreBody::Sleep { term, index }),
         1 => region().prop_map(|region| StoreBody::Gone { region }),
         14 => (raft, range()).prop_map(|(message, range)| StoreBody::Raft { message, range }),
     ];
@@ -124,9 +128,9 @@ fn any_message() -> impl Strategy<Value = StoreMessage> {
 }
 
 fn payload(messages: &[StoreMessage]) -> Bytes {
-    let mut payload = BytesMut::new();
+    let mut payload = Vec::new();
     messages.iter().cloned().for_each(|message| put(message, &mut payload));
-    payload.freeze()
+    payload.into()
 }
 
 proptest! {
@@ -175,24 +179,28 @@ fn every_variant_is_drawn() {
     assert_eq!(drawn.len(), 14);
 }
 
-#[test]
-fn the_data_of_entries_are_slices_of_the_payload() {
-    let data = Bytes::from(vec![7; 1000]);
-    let entry = Entry { term: 1, index: 2, kind: EntryKind::Normal, data };
-    let body = MessageBody::Append { index: 1, log_term: 1, entries: vec![entry], commit: 1 };
-    let message = Message { from: 1, to: 2, term: 1, body };
-    let sent = StoreMessage {
-        region_id: RegionId(1),
-        from: Peer::default(),
-        to: Peer::default(),
-        epoch: RegionEpoch::FIRST,
-        body: StoreBody::Raft { message, range: KeyRange::all() },
-    };
-    let payload = payload(&[sent]);
+/// Whether the data of the first message's entry lie in the payload after `sent` has been received.
+fn stays_in_payload(sent: &[StoreMessage]) -> bool {
+    let payload = payload(sent);
     let received = messages(payload.clone()).unwrap();
+    assert_eq!(received, sent);
     let StoreBody::Raft { message, .. } = &received[0].body else { panic!("it is a Raft message") };
     let MessageBody::Append { entries, .. } = &message.body else { panic!("it is an append") };
-    assert!(payload.as_ptr_range().contains(&entries[0].data.as_ptr()));
+    payload.as_ptr_range().contains(&entries[0].data.as_ptr())
+}
+
+#[test]
+fn entries_stay_in_their_payload_if_they_are_most_of_it() {
+    let large = append(1, StoreId(2), Bytes::from(vec![7; 10_000]));
+    let small = append(1, StoreId(2), Bytes::from(vec![7; 300]));
+    let beats = |count| (0..count).map(|region| heartbeat(region, StoreId(2)));
+    assert!(stays_in_payload(std::slice::from_ref(&large)));
+    assert!(stays_in_payload(&vec![small.clone(); 100]));
+    assert!(!stays_in_payload(std::slice::from_ref(&small)), "the buffer is larger than it");
+    let many: Vec<StoreMessage> = [large].into_iter().chain(beats(1000)).collect();
+    assert!(!stays_in_payload(&many));
+    let many: Vec<StoreMessage> = [small].into_iter().chain(beats(1000)).collect();
+    assert!(!stays_in_payload(&many));
 }
 
 #[test]
@@ -219,10 +227,8 @@ fn what_no_store_says_is_refused() {
     };
     assert!(from_wire(good()).is_ok());
     assert_refused(wire::StoreMessage::default(), "body of a message");
-    assert_refused(with(|message| message.from = None), "sender");
-    assert_refused(with(|message| message.to = None), "receiver");
-    assert_refused(with(|message| message.epoch = None), "epoch");
-    assert_refused(with(|message| message.to.as_mut().unwrap().role = 4), "role of a peer");
+    assert_refused(with(|message| message.from_role = 4), "role of a peer");
+    assert_refused(with(|message| message.to_role = -1), "role of a peer");
     assert_refused(
         with(|message| message.body = Some(store_message::Body::Gone(wire::Gone::default()))),
         "region",
