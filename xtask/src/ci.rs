@@ -382,7 +382,7 @@ fn chaos_cluster(root: &Path) -> anyhow::Result<Executed> {
     let report: ClusterReport = serde_json::from_slice(&report)?;
     let count = |name: &str| report.nemeses.get(name).copied().unwrap_or(0);
     let pauses = count("pause") + count("pause-leader");
-    if report.kills < CLUSTER_KILLS.into() || pauses < CLUSTER_PAUSES {
+    if report.kills < u64::from(CLUSTER_KILLS) || pauses < CLUSTER_PAUSES {
         bail!("{} kills and {pauses} pauses were executed", report.kills)
     }
     // What needs root may be missing; the kills and pauses are a proof without it.

@@ -28,16 +28,15 @@ pub mod processes;
 pub mod report;
 pub mod stage;
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use check::history::{Action, Content as Held};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use self::{
     direct::{Direct, ReadAs, Readers, Regions},
@@ -191,7 +190,7 @@ impl Run {
         if !probe.written_within(SERVES_WITHIN).await {
             bail!("a new cluster acknowledges no write for {SERVES_WITHIN:?}");
         }
-        let begin = tokio::time::Instant::now();
+        let begin = Instant::now();
         let mut stage = Stage { cluster, network, disks, probe, direct, regions, rng, begin };
         let seed = stage.rng.u64(..);
         let (recorder, ledgers) = (&self.recorder, &self.ledgers);
@@ -204,7 +203,13 @@ impl Run {
             if options.limit.is_some_and(|limit| limit < begin.elapsed()) {
                 break;
             }
-            stage.rest().await;
+            match stage.rest().await {
+                Ok(gap) => report.rested(gap),
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
             match stage.execute(*nemesis).await {
                 Ok(event) => {
                     progress(&event, plan.len());

@@ -11,11 +11,11 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard},
-    time::Instant,
 };
 
 use bytes::Bytes;
 use check::history::{Action, Content as Held, History, Operation, Seen};
+use tokio::time::Instant;
 
 use crate::{
     kv::Failure,

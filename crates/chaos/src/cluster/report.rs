@@ -13,6 +13,9 @@ use super::{
 /// How many violations a report spells out.
 const VIOLATIONS_SHOWN_MAX: usize = 20;
 
+/// The name among the gaps of those between two nemeses.
+const RESTS: &str = "between faults";
+
 /// A nemesis that was executed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
@@ -83,6 +86,8 @@ pub struct ClusterReport {
     pub violations: Vec<String>,
     /// What was done, in order.
     pub events: Vec<Event>,
+    #[serde(skip)]
+    rests: Vec<u64>,
     /// Where logs and data are, if something went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_in: Option<String>,
@@ -107,6 +112,11 @@ impl ClusterReport {
         self.events.push(event);
     }
 
+    /// Notes the longest time without an acknowledged write between two nemeses.
+    pub fn rested(&mut self, gap_ms: u64) {
+        self.rests.push(gap_ms);
+    }
+
     /// Takes over what the judges and the ledger say.
     pub fn finish(&mut self, judgement: Judgement, others: &[String]) {
         self.lost = judgement.lost;
@@ -119,6 +129,7 @@ impl ClusterReport {
         for event in &self.events {
             gaps.entry(event.nemesis.clone()).or_default().push(event.gap_ms);
         }
+        gaps.insert(RESTS.to_owned(), self.rests.clone());
         self.gaps = gaps.into_iter().map(|(nemesis, gaps)| (nemesis, summary(gaps))).collect();
         let of_leader = self.gaps.get(Nemesis::KillLeader.name()).copied().unwrap_or_default();
         self.unavailable_p50_ms = of_leader.p50_ms;
@@ -127,7 +138,7 @@ impl ClusterReport {
 
     /// Whether every kill was executed, something was written, and nothing was broken.
     pub fn passed(&self) -> bool {
-        0 < self.events.len()
+        !self.events.is_empty()
             && self.kills_requested <= self.kills
             && 0 < self.counts.acknowledged_writes
             && self.lost == 0
@@ -141,12 +152,19 @@ impl ClusterReport {
         for why in &self.skipped {
             text += &format!("SKIPPED: {why}\n");
         }
-        for (nemesis, count) in &self.nemeses {
-            let gaps = self.gaps.get(*nemesis).copied().unwrap_or_default();
-            text += &format!(
-                "{nemesis}: {count} (no write for: p50 {} ms, p99 {} ms, max {} ms)\n",
-                gaps.p50_ms, gaps.p99_ms, gaps.max_ms
-            );
+        let rests = (RESTS, self.rests.len() as u64);
+        for (nemesis, count) in
+            self.nemeses.iter().map(|(nemesis, count)| (*nemesis, *count)).chain([rests])
+        {
+            text += &format!("{nemesis}: {count}");
+            if 0 < count {
+                let gaps = self.gaps.get(nemesis).copied().unwrap_or_default();
+                text += &format!(
+                    " (no write for: p50 {} ms, p99 {} ms, max {} ms)",
+                    gaps.p50_ms, gaps.p99_ms, gaps.max_ms
+                );
+            }
+            text.push('\n');
         }
         let counts = self.counts;
         text += &format!(

@@ -101,9 +101,17 @@ impl Stage {
         })
     }
 
-    /// A moment without faults between two of them.
-    pub async fn rest(&mut self) {
+    /// A moment without faults between two of them. Returns the longest time in it without an acknowledged write, in
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// See [`Stage::serves`].
+    pub async fn rest(&mut self) -> anyhow::Result<u64> {
+        self.probe.open_window();
         sleep(self.moment(200, 800)).await;
+        // What comes is not to be blamed for what was before.
+        self.serves().await.context("without a fault")?;
+        Ok(millis(self.probe.longest_gap()))
     }
 
     fn any_store(&mut self) -> Place {
@@ -137,7 +145,7 @@ impl Stage {
         self.network.know(&self.cluster);
         self.cluster.ready().await?;
         if !self.probe.written_within(SERVES_WITHIN).await {
-            bail!("no write was acknowledged for {SERVES_WITHIN:?} without a fault");
+            bail!("no write was acknowledged for {SERVES_WITHIN:?} while all nodes run");
         }
         let ended = self.cluster.ended_by_themselves().await?;
         if !ended.is_empty() {
