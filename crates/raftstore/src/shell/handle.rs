@@ -87,9 +87,9 @@ impl<A: Send + 'static, W: Waiter<A>> StoreHandle<A, W> {
     }
 
     fn put(&self, wanted: Wanted<W>) {
-        if let Err((wanted, error)) = self.inbox.request(wanted)
-            && let Some(waker) = wanted.waiter.and_then(|waiter| waiter.answer(Err(error)))
-        {
+        let Err(refused) = self.inbox.request(wanted) else { return };
+        let (wanted, error) = *refused;
+        if let Some(waker) = wanted.waiter.and_then(|waiter| waiter.answer(Err(error))) {
             waker.wake();
         }
     }

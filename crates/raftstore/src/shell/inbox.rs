@@ -72,7 +72,7 @@ impl<A, W> Inbox<A, W> {
 
     /// Puts a request; gives it back with the reason if there is no room.
     #[expect(clippy::result_large_err, reason = "what is refused goes back as it came")]
-    pub(super) fn request(&self, wanted: Wanted<W>) -> Result<(), (Wanted<W>, RegionError)> {
+    pub(super) fn request(&self, wanted: Wanted<W>) -> Result<(), Box<(Wanted<W>, RegionError)>> {
         let bytes = cost(&wanted.kind);
         let mut queue = self.queue();
         let reason = if queue.is_closed {
@@ -92,7 +92,7 @@ impl<A, W> Inbox<A, W> {
         };
         drop(queue);
         let reason = reason.to_owned();
-        Err((wanted, RegionError::ServerIsBusy { reason, retry_after: RETRY_AFTER }))
+        Err(Box::new((wanted, RegionError::ServerIsBusy { reason, retry_after: RETRY_AFTER })))
     }
 
     /// Puts as many messages as there is room for; returns how many.

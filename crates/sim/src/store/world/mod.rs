@@ -563,6 +563,8 @@ impl World {
                     let event = Event::Read { machine, life, token, region_id, version };
                     self.queue.schedule(self.now + delay, event);
                 }
+                // Nobody asks for hashes here: the contents themselves are compared.
+                Output::ComputeHash(_) | Output::Inconsistent { .. } => {}
             }
         }
     }
