@@ -71,7 +71,6 @@ impl<A, W> Inbox<A, W> {
     }
 
     /// Puts a request; gives it back with the reason if there is no room.
-    #[expect(clippy::result_large_err, reason = "what is refused goes back as it came")]
     pub(super) fn request(&self, wanted: Wanted<W>) -> Result<(), Box<(Wanted<W>, RegionError)>> {
         let bytes = cost(&wanted.kind);
         let mut queue = self.queue();
