@@ -3,7 +3,7 @@
 //! Each step prints what it executed and how long it took. A step that executed nothing fails, unless the machine
 //! does not allow it (no root, no loop devices): then the step says so in the summary and proves nothing.
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -47,7 +47,17 @@ const STEPS: &[Step] = &[
     Step { name: "doc", what: "cargo doc, warnings are errors", run: doc },
     Step { name: "rocksdb", what: "the engine contract on RocksDB", run: rocksdb },
     Step { name: "sim", what: "Raft groups under every fault, by seeds of this tree", run: sim },
+    Step {
+        name: "sim-store",
+        what: "stores under every fault, by seeds of this tree",
+        run: sim_store,
+    },
     Step { name: "mutants", what: "known bugs of Raft that the simulator must see", run: mutants },
+    Step {
+        name: "mutants-store",
+        what: "known bugs of stores that the simulator must see",
+        run: mutants_store,
+    },
     Step { name: "release", what: "the product's release build", run: release },
     Step { name: "kill", what: "kill -9 under load, default engine", run: kill },
     Step { name: "kill-rocksdb", what: "kill -9 under load, RocksDB", run: kill_rocksdb },
@@ -59,6 +69,11 @@ const STEPS: &[Step] = &[
         run: power_cut_rocksdb,
     },
     Step { name: "disk-full", what: "full disks", run: disk_full },
+    Step {
+        name: "chaos-cluster",
+        what: "faults of every kind against a cluster",
+        run: chaos_cluster,
+    },
     Step { name: "clients", what: "TiKV clients by other people", run: clients::run },
 ];
 
@@ -177,6 +192,12 @@ fn rocksdb(root: &Path) -> anyhow::Result<Executed> {
 /// Seeds of one run. They take ten seconds on two cores; [`CHAOS_LIMIT`] is for slow machines.
 const SIM_SEEDS: u64 = 500;
 
+/// Seeds of one run with stores, of at least 60 virtual seconds each. They take about a minute on two cores.
+const STORE_SEEDS: u64 = 200;
+
+/// Mutants of stores of one run, other ones with each tree.
+const STORE_MUTANTS: u64 = 4;
+
 /// Mutants of one run, other ones with each tree. All are run once per release.
 const MUTANTS: u64 = 8;
 
@@ -202,21 +223,47 @@ fn simulator(root: &Path) -> anyhow::Result<std::process::Command> {
 }
 
 fn mutants(root: &Path) -> anyhow::Result<Executed> {
+    hunt_mutants(simulator(root)?, root, MUTANTS)
+}
+
+fn mutants_store(root: &Path) -> anyhow::Result<Executed> {
     let mut command = simulator(root)?;
+    command.arg("store");
+    hunt_mutants(command, root, STORE_MUTANTS)
+}
+
+fn hunt_mutants(
+    mut command: std::process::Command,
+    root: &Path,
+    count: u64,
+) -> anyhow::Result<Executed> {
     let first = (seed(root) >> 16).to_string();
-    command.args(["mutants", "--first", &first, "--count", &MUTANTS.to_string(), "-o", "json"]);
+    command.args(["mutants", "--first", &first, "--count", &count.to_string(), "-o", "json"]);
     let report: MutantsReport = serde_json::from_str(&stream(&mut command)?)?;
-    if report.caught != report.total || report.total != MUTANTS {
+    if report.caught != report.total || report.total != count {
         bail!("{} mutants of {} were caught", report.caught, report.total)
     }
     Ok(Executed::new(report.total, "mutants, all of them caught"))
 }
 
 fn sim(root: &Path) -> anyhow::Result<Executed> {
+    run_seeds(simulator(root)?, root, SIM_SEEDS)
+}
+
+fn sim_store(root: &Path) -> anyhow::Result<Executed> {
     let mut command = simulator(root)?;
+    command.arg("store");
+    run_seeds(command, root, STORE_SEEDS)
+}
+
+fn run_seeds(
+    mut command: std::process::Command,
+    root: &Path,
+    count: u64,
+) -> anyhow::Result<Executed> {
     // Room for the seeds above the first one.
     let from = (seed(root) >> 16).to_string();
-    command.args(["run", "--seeds", &SIM_SEEDS.to_string(), "--from", &from, "-o", "json"]);
+    command.args(["run", "--seeds", &count.to_string(), "--from", &from, "-o", "json"]);
     let report: SimReport = serde_json::from_str(&stream(&mut command)?)?;
     if report.violations > 0 {
         bail!("{} violations; each was printed with what replays it", report.violations)
@@ -294,6 +341,66 @@ fn chaos(
     let what =
         format!("rounds, {} writes acknowledged, {} lost", report.acknowledged_writes, report.lost);
     Ok(Executed { skipped: report.skipped, ..Executed::new(report.rounds_executed, what) })
+}
+
+/// Kills of one run against a cluster: contracts say 30, with 10 times SIGSTOP.
+const CLUSTER_KILLS: u32 = 30;
+
+/// How often processes must stand still in such a run.
+const CLUSTER_PAUSES: u64 = 10;
+
+/// After so many minutes no fault begins any more.
+const CLUSTER_MINUTES: u32 = 5;
+
+/// The part of the report about a cluster that counts here.
+#[derive(Debug, Deserialize)]
+struct ClusterReport {
+    kills: u64,
+    acknowledged_writes: u64,
+    lost: u64,
+    linearizable: bool,
+    unavailable_p50_ms: u64,
+    unavailable_p99_ms: u64,
+    skipped: Vec<String>,
+    nemeses: BTreeMap<String, u64>,
+}
+
+fn chaos_cluster(root: &Path) -> anyhow::Result<Executed> {
+    let binary = product::build(root, product::Build::Default)?;
+    stream(cargo(root, BUILD_LIMIT).args(["build", "--release", "-p", "chaos"]))?;
+    let target = product::target_dir(root)?;
+    let report_file = target.join("xtask").join("chaos-cluster.json");
+    let mut command = limited(CHAOS_LIMIT, target.join("release/chaos"));
+    command.args(["--kills", &CLUSTER_KILLS.to_string()]);
+    command.args(["--minutes", &CLUSTER_MINUTES.to_string(), "--seed", &seed(root).to_string()]);
+    command.arg("--binary").arg(binary).arg("--report-file").arg(&report_file);
+    // A report of an earlier run must not be taken for this one's.
+    let _ = fs::remove_file(&report_file);
+    stream(&mut command)?;
+    let report = fs::read(&report_file)
+        .with_context(|| format!("no report in {}", report_file.display()))?;
+    let report: ClusterReport = serde_json::from_slice(&report)?;
+    let count = |name: &str| report.nemeses.get(name).copied().unwrap_or(0);
+    let pauses = count("pause") + count("pause-leader");
+    if report.kills < u64::from(CLUSTER_KILLS) || pauses < CLUSTER_PAUSES {
+        bail!("{} kills and {pauses} pauses were executed", report.kills)
+    }
+    // What needs root may be missing; the kills and pauses are a proof without it.
+    for why in &report.skipped {
+        println!("SKIPPED: {why}");
+    }
+    let others: u64 = report.nemeses.values().sum::<u64>() - report.kills - pauses;
+    let what = format!(
+        "kills, {pauses} pauses, {others} other faults, {} kinds skipped, {} writes acknowledged, {} lost, \
+         linearizable: {}, unavailable p50 {} ms, p99 {} ms",
+        report.skipped.len(),
+        report.acknowledged_writes,
+        report.lost,
+        report.linearizable,
+        report.unavailable_p50_ms,
+        report.unavailable_p99_ms
+    );
+    Ok(Executed::new(report.kills, what))
 }
 
 /// The same tree gives the same seed, so that a run can be made before landing; another tree gives another.

@@ -8,12 +8,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::{CallOptions, Client, Kind, Options, RawClient, call::AmbiguousWrites};
+use client::{
+    CallOptions, Client, Kind, Options, RawClient, RegionInfo, StoreInfo, call::AmbiguousWrites,
+};
 use proto::pdpb::{AllocIdRequest, RequestHeader, pd_client::PdClient};
 use tonic::transport::{Channel, Endpoint};
 use types::KeyRange;
 
-use crate::kv::{Answer, Dial, Failure, Kv};
+use crate::kv::{Answer, Dial, Failure, Kv, Swapped};
 
 /// How long a call may take: longer than any pause, so that a paused process answers everything afterwards.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -23,6 +25,17 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct TinykvDial {
     /// Decides the waits of retries.
     pub seed: u64,
+    /// How long a call may take.
+    pub timeout: Duration,
+    /// How long one store may take to answer before another one is tried.
+    pub attempt: Duration,
+}
+
+impl TinykvDial {
+    /// For one process: there is nobody else to ask, so every call waits for it.
+    pub fn patient(seed: u64) -> TinykvDial {
+        TinykvDial { seed, timeout: CALL_TIMEOUT, attempt: CALL_TIMEOUT }
+    }
 }
 
 impl Dial for TinykvDial {
@@ -31,8 +44,8 @@ impl Dial for TinykvDial {
     async fn dial(&self, address: &str) -> Answer<Tinykv> {
         let options = Options {
             call: CallOptions {
-                timeout: CALL_TIMEOUT,
-                attempt: CALL_TIMEOUT,
+                timeout: self.timeout,
+                attempt: self.attempt,
                 ambiguous_writes: AmbiguousWrites::Report,
             },
             seed: Some(self.seed),
@@ -41,7 +54,7 @@ impl Dial for TinykvDial {
         let client = Client::connect([address], options).await.map_err(failure)?;
         let scheduler = Endpoint::try_from(format!("http://{address}"))
             .map_err(|error| Failure::Refused(error.to_string()))?
-            .timeout(CALL_TIMEOUT)
+            .timeout(self.timeout)
             .connect_lazy();
         Ok(Tinykv { raw: client.raw(), scheduler: PdClient::new(scheduler), client })
     }
@@ -54,6 +67,22 @@ pub struct Tinykv {
     raw: RawClient,
     scheduler: PdClient<Channel>,
 }
+
+impl Tinykv {
+    /// All regions, as the scheduler knows them.
+    pub async fn regions(&self) -> Answer<Vec<RegionInfo>> {
+        let everything = KeyRange { start: Bytes::new(), end: Bytes::new() };
+        self.client.regions(everything, REGIONS_MAX).await.map_err(failure)
+    }
+
+    /// All stores, as the scheduler knows them.
+    pub async fn stores(&self) -> Answer<Vec<StoreInfo>> {
+        self.client.stores().await.map_err(failure)
+    }
+}
+
+/// How many regions are looked at. Few keys make few regions.
+const REGIONS_MAX: usize = 1000;
 
 fn failure(error: client::Error) -> Failure {
     let text = format!("{}: {error}", error.code());
@@ -81,10 +110,10 @@ impl Kv for Tinykv {
         key: Bytes,
         previous: Option<Bytes>,
         value: Bytes,
-    ) -> Answer<bool> {
-        let (swapped, _) =
+    ) -> Answer<Swapped> {
+        let (done, previous) =
             self.raw.compare_and_swap(key, previous, Some(value), None).await.map_err(failure)?;
-        Ok(swapped)
+        Ok(Swapped { done, previous })
     }
 
     async fn scan(&self, start: Bytes, limit: u32) -> Answer<Vec<(Bytes, Bytes)>> {

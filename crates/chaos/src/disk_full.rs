@@ -24,7 +24,7 @@ use crate::{
 const DISK_MIB: u64 = 512;
 
 /// What a program beside the product leaves free: too little to go on, enough to stop in order.
-const LEFT_BYTES: u64 = 12 << 20;
+pub(crate) const LEFT_BYTES: u64 = 12 << 20;
 
 /// How many large values are put before the harness gives up waiting for a refusal: journals may have space that was
 /// reserved before.
@@ -105,7 +105,7 @@ fn fill_key(number: u32) -> Bytes {
 }
 
 /// Takes all space but `left` bytes.
-fn fill(disk: &LoopDisk, path: &Path, left: u64) -> anyhow::Result<()> {
+pub(crate) fn fill(disk: &LoopDisk, path: &Path, left: u64) -> anyhow::Result<()> {
     let file = File::create(path)?;
     let mut taken = 0;
     // In pieces that become smaller, since what is free is not what a single file gets.

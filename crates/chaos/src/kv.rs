@@ -29,6 +29,15 @@ impl fmt::Display for Failure {
 /// The result of a call.
 pub type Answer<T> = Result<T, Failure>;
 
+/// The answer of a compare-and-swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swapped {
+    /// Whether the new value is there now.
+    pub done: bool,
+    /// What was there before.
+    pub previous: Option<Bytes>,
+}
+
 /// A connection to one cluster. Clones share it.
 pub trait Kv: Clone + Send + Sync + 'static {
     /// The value of `key`.
@@ -40,13 +49,13 @@ pub trait Kv: Clone + Send + Sync + 'static {
     /// Removes `key`.
     fn delete(&self, key: Bytes) -> impl Future<Output = Answer<()>> + Send;
 
-    /// Sets `key` to `value` if it has `previous`. Returns whether it did.
+    /// Sets `key` to `value` if it has `previous`.
     fn compare_and_swap(
         &self,
         key: Bytes,
         previous: Option<Bytes>,
         value: Bytes,
-    ) -> impl Future<Output = Answer<bool>> + Send;
+    ) -> impl Future<Output = Answer<Swapped>> + Send;
 
     /// Up to `limit` pairs in the order of their keys, from `start` on.
     fn scan(
@@ -101,11 +110,16 @@ pub(crate) mod fake {
         ScansBadly,
         /// Answers no write, and does half of them.
         AnswersNothing,
+        /// Every twentieth get shows what was there before the last write.
+        ReadsStale,
     }
 
     #[derive(Debug, Default)]
     struct State {
         data: BTreeMap<Bytes, Bytes>,
+        /// What was there before the last write.
+        before: BTreeMap<Bytes, Option<Bytes>>,
+        gets: u64,
         calls: u64,
         deletes: u64,
         clock: u64,
@@ -134,6 +148,8 @@ pub(crate) mod fake {
                 _ => false,
             };
             if !dropped {
+                let before = state.data.get(&key).cloned();
+                state.before.insert(key.clone(), before);
                 match value {
                     Some(value) => state.data.insert(key, value),
                     None => state.data.remove(&key),
@@ -150,7 +166,12 @@ pub(crate) mod fake {
     impl Kv for Fake {
         async fn get(&self, key: Bytes) -> Answer<Option<Bytes>> {
             tokio::task::yield_now().await;
-            Ok(self.state.lock().unwrap().data.get(&key).cloned())
+            let mut state = self.state.lock().unwrap();
+            state.gets += 1;
+            if self.fault == Fault::ReadsStale && state.gets.is_multiple_of(20) {
+                return Ok(state.before.get(&key).cloned().flatten());
+            }
+            Ok(state.data.get(&key).cloned())
         }
 
         async fn put(&self, key: Bytes, value: Bytes) -> Answer<()> {
@@ -168,14 +189,20 @@ pub(crate) mod fake {
             key: Bytes,
             previous: Option<Bytes>,
             value: Bytes,
-        ) -> Answer<bool> {
+        ) -> Answer<Swapped> {
             tokio::task::yield_now().await;
             let mut state = self.state.lock().unwrap();
-            if self.fault != Fault::SwapsBlindly && state.data.get(&key) != previous.as_ref() {
-                return Ok(false);
+            let found = state.data.get(&key).cloned();
+            if self.fault == Fault::SwapsBlindly {
+                state.data.insert(key, value);
+                return Ok(Swapped { done: true, previous });
             }
-            state.data.insert(key, value);
-            Ok(true)
+            let done = found == previous;
+            if done {
+                state.before.insert(key.clone(), found.clone());
+                state.data.insert(key, value);
+            }
+            Ok(Swapped { done, previous: found })
         }
 
         async fn scan(&self, start: Bytes, limit: u32) -> Answer<Vec<(Bytes, Bytes)>> {

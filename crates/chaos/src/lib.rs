@@ -12,11 +12,13 @@
 //! - [`kill`]: SIGKILL keeps the kernel's page cache, so this proves recovery, not durability.
 //! - [`power_cut`]: the file system forgets everything that was not synced. This proves durability. Needs root.
 //! - [`pause`]: a process that stood still for seconds goes on without a wrong answer.
+//! - [`cluster`]: three stores and a scheduler stay linearizable and lose nothing whatever happens to some of them.
 //! - [`disk_full`]: a full disk refuses writes with its own error, keeps reads, and costs no acknowledged write.
 //!
 //! Nothing here is linked into the product, and nothing of the product but its client is linked in here.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod dial;
 pub mod disk;
 pub mod disk_full;

@@ -145,7 +145,7 @@ impl Load {
             };
             tasks.spawn(writer.run());
         }
-        tasks.spawn(ask(kv.clone(), ledgers.clone(), stopped));
+        tasks.spawn(ask(kv.clone(), ledgers.clone(), Duration::from_millis(1), stopped));
         Load { stop, tasks }
     }
 
@@ -164,7 +164,7 @@ impl Load {
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(5);
 
 /// Waits for `call`, or for the end of the load: then the outcome is unknown.
-async fn until_stopped<T>(
+pub(crate) async fn until_stopped<T>(
     stopped: &mut watch::Receiver<bool>,
     call: impl Future<Output = Answer<T>>,
 ) -> Answer<T> {
@@ -267,7 +267,7 @@ impl<K: Kv> Writer<K> {
         let swap = self.kv.compare_and_swap(key.clone(), previous, counter_value(step));
         match until_stopped(&mut self.stopped, swap).await {
             Ok(swapped) => {
-                if swapped {
+                if swapped.done {
                     self.ledgers.model().acknowledge_step(&key, step);
                 }
                 true
@@ -280,8 +280,13 @@ impl<K: Kv> Writer<K> {
     }
 }
 
-/// Asks for ids and timestamps, one after the other, and notes them.
-async fn ask(kv: impl Kv, ledgers: Ledgers, mut stopped: watch::Receiver<bool>) -> Tally {
+/// Asks for ids and timestamps, one after the other with `pause` between, and notes them.
+pub(crate) async fn ask(
+    kv: impl Kv,
+    ledgers: Ledgers,
+    pause: Duration,
+    mut stopped: watch::Receiver<bool>,
+) -> Tally {
     let mut tally = Tally::default();
     while !*stopped.borrow() {
         let timestamp = until_stopped(&mut stopped, kv.timestamp()).await;
@@ -306,8 +311,7 @@ async fn ask(kv: impl Kv, ledgers: Ledgers, mut stopped: watch::Receiver<bool>) 
             }
         }
         let _ = until_stopped(&mut stopped, async {
-            tokio::time::sleep(if failed { PAUSE_AFTER_FAILURE } else { Duration::from_millis(1) })
-                .await;
+            tokio::time::sleep(if failed { PAUSE_AFTER_FAILURE } else { pause }).await;
             Ok(())
         })
         .await;

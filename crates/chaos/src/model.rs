@@ -433,7 +433,11 @@ pub fn decode_counter(found: Option<&[u8]>) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
 }
 
-fn decode(key: &Bytes, found: Option<&[u8]>) -> Result<Content, Violation> {
+/// What a register with these bytes holds.
+///
+/// # Errors
+/// [`Violation::Damaged`]: no writer ever produced them.
+pub fn decode(key: &Bytes, found: Option<&[u8]>) -> Result<Content, Violation> {
     let Some(bytes) = found else { return Ok(Content::Absent) };
     let damaged = || Violation::Damaged { key: key.clone(), len: bytes.len() };
     let head = bytes.first_chunk::<8>().ok_or_else(damaged)?;

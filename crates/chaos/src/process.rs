@@ -74,12 +74,6 @@ impl Launch {
         fs::create_dir_all(&self.scratch)
             .with_context(|| format!("cannot create {}", self.scratch.display()))?;
         let ready_file = self.scratch.join("ready.json");
-        match fs::remove_file(&ready_file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        let log = self.log();
-        let output: File = OpenOptions::new().create(true).append(true).open(&log)?;
         let mut command = Command::new(&self.binary);
         command.arg("dev").arg("--data").arg(&self.data).arg("--ready-file").arg(&ready_file);
         command.args(["--scheduler-addr", "127.0.0.1:0"]);
@@ -95,14 +89,37 @@ impl Launch {
         for setting in &self.settings {
             command.arg("--config").arg(setting);
         }
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child =
-            command.spawn().with_context(|| format!("cannot start {}", self.binary.display()))?;
-        Ok(Process { child, ready_file, log, started: Instant::now() })
+        Process::spawn(command, ready_file, self.log())
     }
 }
 
 impl Process {
+    /// Starts `command`, which will write `ready_file`; what it says is added to `log`.
+    ///
+    /// # Errors
+    /// The executable, the log or the ready file of an earlier start can't be used.
+    pub fn spawn(
+        mut command: Command,
+        ready_file: PathBuf,
+        log: PathBuf,
+    ) -> anyhow::Result<Process> {
+        match fs::remove_file(&ready_file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let output: File = OpenOptions::new().create(true).append(true).open(&log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let program = command.get_program().to_owned();
+        let child =
+            command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Process { child, ready_file, log, started: Instant::now() })
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until the process serves. Returns what it says about itself, and the time since its start.
     ///
     /// # Errors
@@ -126,6 +143,14 @@ impl Process {
         }
     }
 
+    /// SIGKILL, without waiting for the end.
+    ///
+    /// # Errors
+    /// The process can't be signalled.
+    pub fn strike(&self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
     /// SIGKILL, and waits for the end: afterwards it can do nothing more.
     ///
     /// # Errors
@@ -142,6 +167,34 @@ impl Process {
     /// The process is gone.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)
+    }
+
+    /// Waits until every thread stands still after [`Process::pause`]: a system call that was under way is over.
+    ///
+    /// # Errors
+    /// The process is gone, or does not come to rest within `limit`.
+    pub async fn stands_still(&self, limit: Duration) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        while !self.is_stopped()? {
+            if limit < begin.elapsed() {
+                bail!("the process does not stand still within {limit:?}");
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> anyhow::Result<bool> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread that has just ended does nothing more.
+            let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };
+            // The name is in parentheses and may hold anything.
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            if state != Some('T') {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// SIGCONT.
@@ -250,6 +303,7 @@ exec sleep 60"#;
         let (ready, _) = process.ready(Duration::from_secs(10)).await.unwrap();
         assert_eq!((ready.format, ready.scheduler.as_str()), (1, "127.0.0.1:1"));
         process.pause().unwrap();
+        process.stands_still(Duration::from_secs(10)).await.unwrap();
         process.resume().unwrap();
         assert_eq!(process.ended(Duration::ZERO).await.unwrap(), None);
         let log = process.log_tail();

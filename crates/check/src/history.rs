@@ -6,6 +6,8 @@
 //! linearizability", 2017). No world left: the answers have no explanation. The cost is linear in the length of the
 //! history, times the worlds, which are few while few operations overlap.
 //!
+//! A value is written once, so that a world in which it is gone before everybody saw it who says so is none.
+//!
 //! What was never answered may have happened at any time from its beginning on, or never. That would keep worlds apart
 //! for ever; three facts avoid it. Values are written once: who sees one says that its write has happened. A write whose
 //! value nobody saw explains nothing, and is left out. Deletions without answer are all alike: a world counts how many
@@ -159,7 +161,19 @@ impl History {
             }
         }
         moments.sort_unstable();
-        let mut search = Search { certain, under_way: BTreeSet::new(), deletes: 0 };
+        let mut seers: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for (number, operation) in &certain {
+            if let Seen::Was(Some(value)) = operation.seen {
+                seers.entry(value).or_default().push(*number);
+            }
+        }
+        let mut search = Search {
+            certain,
+            seers,
+            under_way: BTreeSet::new(),
+            over: BTreeSet::new(),
+            deletes: 0,
+        };
         let begin = World { content: None, happened: BTreeSet::new() };
         // How many open deletions each world has used.
         let mut worlds = BTreeMap::from([(begin, 0)]);
@@ -179,6 +193,49 @@ impl History {
             worlds = after;
         }
         Ok(())
+    }
+
+    /// Whether every acknowledged write is there, or was overwritten, when `last` is there after all operations.
+    ///
+    /// Weaker than [`History::check`] with a read at the end, but its answer has one meaning: a loss.
+    ///
+    /// # Errors
+    /// A write was acknowledged that began after the one that wrote `last` was over.
+    pub fn check_lost(&self, last: Content) -> Verdict {
+        // When the content came to be at the latest; the key was empty at the beginning.
+        let mut latest = if last.is_none() { Some(0) } else { None };
+        for entry in &self.entries {
+            let makes_it = match last {
+                None => entry.action == Action::Delete,
+                Some(_) => written(entry.action) == last,
+            };
+            let end = match entry.state {
+                State::Open => u64::MAX,
+                State::Answered { end, .. } => end,
+                State::Refused => continue,
+            };
+            if makes_it {
+                latest = latest.max(Some(end));
+            }
+        }
+        // What nobody wrote is no loss; `check` names it.
+        let Some(latest) = latest else { return Ok(()) };
+        let lost = self.entries.iter().find(|entry| {
+            let State::Answered { seen, .. } = entry.state else { return false };
+            let has_written = match entry.action {
+                Action::Read => false,
+                Action::Put(_) | Action::Delete => true,
+                Action::Swap { expected, .. } => seen == Seen::Was(expected),
+            };
+            has_written && latest < entry.begin
+        });
+        match lost {
+            None => Ok(()),
+            Some(entry) => {
+                let details = format!("{last:?} is there, was there by {latest}; lost: {entry:?}");
+                Err(Violation::new("no acknowledged write is lost", details))
+            }
+        }
     }
 
     /// The earliest end of an operation that saw each value.
@@ -253,8 +310,12 @@ impl History {
 /// What overlaps at a moment.
 struct Search {
     certain: BTreeMap<usize, Certain>,
+    /// Who sees each value, sooner or later.
+    seers: BTreeMap<u64, Vec<usize>>,
     /// Operations that have begun and not ended. Deletions without answer are only counted.
     under_way: BTreeSet<usize>,
+    /// Operations that have ended.
+    over: BTreeSet<usize>,
     deletes: u32,
 }
 
@@ -307,20 +368,36 @@ impl Search {
             }
             for other in self.under_way.iter().filter(|other| !world.happened.contains(other)) {
                 let operation = self.certain[other];
-                if operation.action == Action::Read || !fits(operation, world.content) {
+                let content = effect(operation.action, world.content);
+                let is_possible = operation.action != Action::Read
+                    && fits(operation, world.content)
+                    && (content == world.content || self.may_go(&world, *other));
+                if !is_possible {
                     continue;
                 }
                 let mut next = world.clone();
                 next.happened.insert(*other);
-                next.content = effect(operation.action, world.content);
+                next.content = content;
                 left.push((next, used));
             }
-            if used < self.deletes && world.content.is_some() {
+            if used < self.deletes && world.content.is_some() && self.may_go(&world, usize::MAX) {
                 left.push((World { content: None, ..world }, used + 1));
             }
         }
         self.under_way.remove(&number);
+        self.over.insert(number);
         after
+    }
+
+    /// Whether what the key holds may be replaced by operation `by`: a value never comes back, so that everybody who
+    /// sees it must have seen it by then.
+    fn may_go(&self, world: &World, by: usize) -> bool {
+        let seers = world.content.and_then(|value| self.seers.get(&value));
+        seers.is_none_or(|seers| {
+            seers.iter().all(|seer| {
+                *seer == by || self.over.contains(seer) || world.happened.contains(seer)
+            })
+        })
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Config {
     pub heartbeat_ticks: u32,
     /// The last entry that the owner has applied, durably. Entries after it are handed out (again).
     pub applied: u64,
+    /// The term in which groups begin, without a leader: who knows no later one has heard no leader.
+    pub first_term: u64,
     /// The largest cost of the entries of one append; one entry always fits.
     pub max_message_bytes: usize,
     /// The largest cost of the committed entries of one Ready; one entry always fits.
@@ -67,6 +69,7 @@ impl Config {
             election_ticks: 8,
             heartbeat_ticks: 2,
             applied: 0,
+            first_term: 0,
             max_message_bytes: 1 << 20,
             max_apply_bytes: 4 << 20,
             max_inflight_messages: 256,

@@ -317,7 +317,8 @@ impl<S: Storage, R: Rng> Node<S, R> {
         let is_stuck = self
             .log
             .oldest_write()
-            .is_some_and(|write| u64::from(self.config.election_ticks) < now - write.since);
+            .is_some_and(|write| u64::from(self.config.election_ticks) < now - write.since)
+            && !mutant!("leader_ignores_its_disk");
         if is_stuck {
             sometimes!("raft: a leader steps down because its disk stands still");
         }

@@ -162,9 +162,12 @@ impl<S: Storage, R: Rng> Node<S, R> {
         // The numbers of reads before a restart must not come back; nothing else here survives it.
         let epoch = u64::from(rng.range(0, u32::MAX));
         let said_hard_state = HardState { commit: log.committed(), ..hard_state };
-        // Before the restart the node may have promised a leader not to vote, and its lease may still run.
+        // Before the restart the node may have promised a leader not to vote, and its lease may still run. Not so if it
+        // led its last term itself: nobody else leads in that, and earlier leases had run out when it was elected.
+        let has_led = hard_state.vote == config.id && log.last_term()? == hard_state.term;
         let has_promised = matches!(config.read_mode, ReadMode::Lease { .. })
-            && 0 < hard_state.term
+            && config.first_term < hard_state.term
+            && !has_led
             && !types::marks::mutant!("restart_forgets_promise");
         let mut node = Node {
             rng,

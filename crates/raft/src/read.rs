@@ -64,6 +64,8 @@ pub(crate) struct Reads {
     waiting: VecDeque<Waiting>,
     /// Reads for the next round.
     unsent: Vec<Origin>,
+    /// A follower has asked in this term.
+    serves_followers: bool,
 }
 
 #[derive(Debug)]
@@ -142,6 +144,9 @@ impl<S: Storage, R: Rng> Node<S, R> {
             sometimes!("raft: a read is refused before the first commit of a term");
             return Err(ReadError::NotReady);
         }
+        if matches!(origin, Origin::Peer { .. }) {
+            leader.reads.serves_followers = true;
+        }
         let id = self.config.id;
         if has_lease || quorum::agree(&self.conf, |member| member == id) {
             if has_lease {
@@ -200,6 +205,21 @@ impl<S: Storage, R: Rng> Node<S, R> {
             Some(from) if self.has_lease() => Lease::Ticks(self.now - from),
             Some(_) | None => Lease::None,
         }
+    }
+
+    /// Whether the node leads, and has been asked by a follower for a read index in its term.
+    ///
+    /// A follower that reads may be further with applying than the leader. So from then on an owner who answers reads
+    /// from what it has applied, under a lease, has to have applied all that is committed: else it would show what was
+    /// before something that a follower has shown. (Followers of earlier terms have shown nothing that is not before the
+    /// first entry of this term.)
+    pub fn serves_followers(&self) -> bool {
+        self.role.leader().is_some_and(|leader| leader.reads.serves_followers)
+    }
+
+    /// The last entry that the node knows to be committed.
+    pub fn committed(&self) -> u64 {
+        self.log.committed()
     }
 
     /// Whether there are reads for which a round should begin: none is under way.
@@ -304,14 +324,20 @@ impl<S: Storage, R: Rng> Node<S, R> {
         }
     }
 
+    /// The owner has slept, and will not deliver all ticks that have passed: there is no lease until a round that begins
+    /// from now on is answered. (Else a lease that is counted in ticks would seem to last.)
+    pub fn forget_lease(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.reads.lease_from = None;
+            leader.reads.sent.clear();
+        }
+    }
+
     /// A transfer begins: there is no lease until another round has begun after it has ended.
     pub(crate) fn drop_lease(&mut self) {
         if mutant!("lease_kept_on_transfer") {
             return;
         }
-        if let Role::Leader(leader) = &mut self.role {
-            leader.reads.lease_from = None;
-            leader.reads.sent.clear();
-        }
+        self.forget_lease();
     }
 }

@@ -350,6 +350,42 @@ fn a_region_that_a_split_will_bring_is_not_begun_by_a_message() {
     assert_eq!(cluster.nodes[&away.store_id].store.regions().count(), 2);
 }
 
+#[test]
+fn a_snapshot_waits_until_nobody_can_come_back_who_had_its_keys() {
+    let mut cluster = Cluster::new(17, 3, 3, config());
+    let third = StoreId(3);
+    must_put(&mut cluster, "a", "1");
+    cluster.cut.insert(third);
+    let regions = must(&mut cluster, "a", |cluster, region| RequestKind::Split {
+        children: vec![cluster.split_child(region, "m")],
+    });
+    let child = regions[1].id;
+    // So much that only a snapshot brings the new region up to date, while the log still brings the split.
+    for number in 0..60 {
+        must_put(&mut cluster, &format!("n{number}"), "v");
+    }
+    cluster.held.insert(third);
+    cluster.cut.clear();
+    let base = |cluster: &Cluster| {
+        cluster.nodes[&third].log.bounds(child.0).map_or(0, |bounds| bounds.base_index)
+    };
+    cluster.until(200, "the split is applied", |cluster| {
+        cluster.nodes[&third].store.regions().any(|region| region.id == child)
+    });
+    let mut rounds = 0;
+    cluster.until(100, "some time passes", |cluster| {
+        rounds += 1;
+        assert_eq!(base(cluster), 5, "a crash would bring back the region with all keys");
+        rounds == 60
+    });
+    // A power cut takes the split, and the old region comes back with its log.
+    cluster.crash(third);
+    cluster.start(third);
+    cluster.held.clear();
+    converge(&mut cluster);
+    assert!(5 < base(&cluster), "the new region came by a snapshot");
+}
+
 /// A group of two becomes a group of one, and everybody loses power, at any moment of it: whoever is left leads.
 #[test]
 fn who_stays_alone_leads_after_a_power_cut() {

@@ -15,7 +15,7 @@ fn session(scenario: &str, rounds: u32) -> (tempfile::TempDir, Session<TinykvDia
         settings: Vec::new(),
     };
     let seed = 7;
-    (dir, Session::new(scenario, launch, TinykvDial { seed }, rounds, seed))
+    (dir, Session::new(scenario, launch, TinykvDial::patient(seed), rounds, seed))
 }
 
 fn run(work: impl Future<Output = Report>) -> Report {

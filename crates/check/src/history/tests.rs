@@ -227,3 +227,32 @@ fn long_histories_cost_little() {
     }
     history.check().unwrap();
 }
+
+#[test]
+fn a_write_that_is_gone_at_the_end_is_lost() {
+    let lost = |lines: &[(Action, u64, u64, Seen)], last| history(lines).check_lost(last);
+    let swap = Action::Swap { expected: Some(1), new: 2 };
+    let put_twice = [(Action::Put(1), 1, 2, NOTHING), (Action::Put(2), 3, 4, NOTHING)];
+    lost(&put_twice, Some(2)).unwrap();
+    assert_eq!(lost(&put_twice, Some(1)).unwrap_err().property, "no acknowledged write is lost");
+    lost(&put_twice, None).unwrap_err();
+    let swapped = [(Action::Put(1), 1, 2, NOTHING), (swap, 3, 4, was(Some(1)))];
+    lost(&swapped, Some(1)).unwrap_err();
+    let deleted = [(Action::Put(1), 1, 2, NOTHING), (Action::Delete, 3, 4, NOTHING)];
+    lost(&deleted, Some(1)).unwrap_err();
+    lost(&deleted, None).unwrap();
+}
+
+#[test]
+fn what_overlaps_was_not_answered_or_did_nothing_is_not_lost() {
+    let lost = |lines: &[(Action, u64, u64, Seen)], last| history(lines).check_lost(last);
+    let overlap = [(Action::Put(1), 1, 4, NOTHING), (Action::Put(2), 3, 6, NOTHING)];
+    lost(&overlap, Some(1)).unwrap();
+    let open = [(Action::Put(1), 1, 2, NOTHING), (Action::Put(2), 3, 0, NOTHING)];
+    lost(&open, Some(1)).unwrap();
+    let late = [(Action::Delete, 1, 0, NOTHING), (Action::Put(2), 3, 4, NOTHING)];
+    lost(&late, None).unwrap();
+    let swap = Action::Swap { expected: Some(7), new: 2 };
+    let failed = [(Action::Put(1), 1, 2, NOTHING), (swap, 3, 4, was(Some(1)))];
+    lost(&failed, Some(1)).unwrap();
+}

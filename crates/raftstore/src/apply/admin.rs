@@ -1,7 +1,7 @@
 //! Changes of regions: members, splits, logs.
 
 use raft::{ConfChange, ConfChangeKind, ConfChangeSingle};
-use types::{KeyRange, Peer, PeerId, Region, RegionEpoch};
+use types::{KeyRange, Peer, PeerId, Region, RegionEpoch, marks::mutant};
 
 use crate::{
     apply::{AppliedRegion, Applier, Effect, Machine, Outcome},
@@ -143,6 +143,8 @@ impl<M: Machine> Applier<M> {
         let region = known.region.clone();
         if region.peers.iter().any(|peer| peer.id == known.peer_id) {
             self.put_region(&region);
+        } else if mutant!("tombstone_is_written_late") {
+            known.is_removed = true;
         } else {
             // In the same batch, so that no restart brings the peer back (tikv#1262).
             known.is_removed = true;

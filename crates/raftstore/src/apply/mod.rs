@@ -15,7 +15,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use engine::{Engine, Family, WriteBatch};
 use raft::{ConfChange, Entry, EntryKind};
-use types::{Bytes, Cf, KeyRange, PeerId, Region, RegionId, limits, marks::mutant};
+use types::{
+    Bytes, Cf, KeyRange, PeerId, Region, RegionId, limits,
+    marks::{mutant, sometimes},
+};
 
 use crate::{
     command::Payload,
@@ -242,6 +245,13 @@ impl<M: Machine> Applier<M> {
         let (region_id, peer_id) = (known.region.id, known.peer_id);
         let (mut answers, mut effects) = (Vec::new(), Vec::new());
         let mut written = Written::default();
+        if mutant!("applied_index_before_its_effects")
+            && let Some(last) = entries.last()
+        {
+            let state = ApplyState { index: last.index, term: last.term };
+            state::put_apply_state(&mut self.batch, region_id, state);
+            self.flush()?;
+        }
         for entry in entries {
             let (index, term) = (entry.index, entry.term);
             if index <= known.applied.index || known.is_removed {
@@ -287,6 +297,7 @@ impl<M: Machine> Applier<M> {
                 if version != known.region.epoch.version
                     && !mutant!("write_applied_after_a_split") =>
             {
+                sometimes!("store: a write is refused when it is applied");
                 Ok(Some(Outcome::EpochNotMatch))
             }
             Payload::Write { command, .. } => {
@@ -313,7 +324,13 @@ impl<M: Machine> Applier<M> {
         let before = self.regions.remove(&region_id).map(|known| known.region.range);
         // What was there may have been more than what comes.
         for range in before.iter().chain([&region.range]) {
-            self.clear(range)?;
+            if !mutant!("snapshot_keeps_old_data") {
+                self.clear(range)?;
+            }
+        }
+        if mutant!("snapshot_state_before_its_data") {
+            self.put_installed(&region, applied);
+            self.flush()?;
         }
         while let Some(pairs) = source.next()? {
             for (cf, key, value) in pairs {
@@ -321,9 +338,7 @@ impl<M: Machine> Applier<M> {
             }
             self.flush()?;
         }
-        let state = RegionState { state: PeerState::Normal, region: region.clone() };
-        state::put_region_state(&mut self.batch, &state);
-        state::put_apply_state(&mut self.batch, region_id, applied);
+        self.put_installed(&region, applied);
         self.flush()?;
         self.regions.insert(region_id, AppliedRegion::new(region.clone(), peer_id, applied));
         Ok(Applied {
@@ -334,6 +349,12 @@ impl<M: Machine> Applier<M> {
             effects: vec![Effect::Installed { region }],
             written: Written::default(),
         })
+    }
+
+    fn put_installed(&mut self, region: &Region, applied: ApplyState) {
+        let state = RegionState { state: PeerState::Normal, region: region.clone() };
+        state::put_region_state(&mut self.batch, &state);
+        state::put_apply_state(&mut self.batch, region.id, applied);
     }
 
     fn destroy(&mut self, region: Region, ranges: &[KeyRange]) -> Result<Applied<M::Answer>> {

@@ -11,14 +11,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use engine::raft_log::{RaftLog, Ticket};
 use raft::{Config, Message, Node, RoleKind};
-use types::{Peer as Member, PeerId, Region, RegionError, RegionId, StoreId, marks::mutant};
+use types::{
+    Peer as Member, PeerId, Region, RegionError, RegionId, StoreId,
+    marks::{mutant, sometimes},
+};
 
 use crate::{
     config::StoreConfig,
     error::{Error, Result},
     log_storage::LogStorage,
     snapshot::Descriptor,
-    state::{ApplyState, conf_of},
+    state::{ApplyState, FIRST_TERM, conf_of},
     store::{Extent, Hashes, Output, Reported, Token},
 };
 
@@ -117,7 +120,12 @@ impl Peer {
         let region_id = region.id;
         let conf = conf_of(&region);
         let storage = LogStorage::open(log, region_id, conf, applied.index)?;
-        let core = Config { id: id.0, applied: applied.index, ..config.core.clone() };
+        let core = Config {
+            id: id.0,
+            applied: applied.index,
+            first_term: FIRST_TERM,
+            ..config.core.clone()
+        };
         let node = Node::new(core, storage, CoreRng(rng))
             .map_err(|error| Error::Raft { region: region_id, error })?;
         Ok(Peer {
@@ -204,6 +212,7 @@ impl Peer {
         let region = self.region_id();
         for token in std::mem::take(&mut self.proposals).into_values() {
             let reason = format!("the peer of region {region} is gone");
+            sometimes!("store: a write's outcome is not known because its peer is gone");
             let error = match mutant!("unknown_outcome_is_refused") {
                 true => RegionError::RegionNotFound { region },
                 false => RegionError::Undetermined { reason },

@@ -2,7 +2,11 @@
 
 use engine::raft_log::{LogBatch, Ticket};
 use raft::{Message, MessageBody, Ready, SnapshotStatus};
-use types::{Peer as Member, PeerId, RegionError, codec::DecodeError, marks::mutant};
+use types::{
+    Peer as Member, PeerId, RegionError,
+    codec::DecodeError,
+    marks::{mutant, sometimes},
+};
 
 use super::{Flight, Peer};
 use crate::{
@@ -140,9 +144,11 @@ impl Peer {
         while let Some((index, term, token)) = self.pop_proposal(state.index) {
             let error = match self.node.log_term(index).is_some_and(|found| found != term) {
                 true => self.not_leader(),
-                false => RegionError::Undetermined {
-                    reason: "a snapshot has taken the place of the entry".into(),
-                },
+                false => {
+                    sometimes!("store: a write's outcome is not known because of a snapshot");
+                    let reason = "a snapshot has taken the place of the entry".into();
+                    RegionError::Undetermined { reason }
+                }
             };
             out.push(Output::Reply { token, result: Err(error) });
         }

@@ -1,15 +1,19 @@
 //! What others may know of a peer without asking it: where its region lies, who leads, and whether reads need no round.
 //!
 //! A **lease** lets a reader on any thread answer by itself. It takes a snapshot of the engine *first* and looks at the
-//! lease *afterwards*: if the lease holds then, nobody else can have acknowledged a write before the snapshot. Three
+//! lease *afterwards*: if the lease holds then, nobody else can have acknowledged a write before the snapshot. Four
 //! things end it beside time: the peer leads no more, or hands over; an entry of its term is not applied yet (it may lie
 //! behind what an earlier leader has acknowledged); a split that it has proposed is not applied yet (another store may
-//! be further, and the new region's leader may acknowledge writes to keys that are the region's here).
+//! be further, and the new region's leader may acknowledge writes to keys that are the region's here); followers have
+//! asked for reads in its term, and something committed is not applied yet (one of them may have applied and shown it).
 
 use std::sync::Arc;
 
 use raft::Lease as CoreLease;
-use types::{Peer as Member, PeerId, Region, RegionEpoch};
+use types::{
+    Peer as Member, PeerId, Region, RegionEpoch,
+    marks::{mutant, sometimes},
+};
 
 use super::Peer;
 use crate::store::Output;
@@ -81,7 +85,14 @@ impl Peer {
     fn lease(&self, ticks: u64) -> Lease {
         let is_behind =
             self.applied.term != self.node.term() || self.applied.index < self.splitting;
-        if is_behind || self.is_removed || self.installing.is_some() {
+        // A follower may have shown what is not applied here.
+        let shows_less = self.node.serves_followers()
+            && self.applied.index < self.node.committed()
+            && !mutant!("lease_behind_followers");
+        if shows_less {
+            sometimes!("store: there is no lease because followers may have shown more");
+        }
+        if is_behind || shows_less || self.is_removed || self.installing.is_some() {
             return Lease::None;
         }
         match self.node.lease() {

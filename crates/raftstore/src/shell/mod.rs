@@ -38,7 +38,7 @@ pub use handle::StoreHandle;
 pub use jobs::KeyFormNow;
 pub use start::{Options, Parts, StoreShell};
 pub use transport::{Inbox, Transport};
-pub use views::{Moment, Views};
+pub use views::{Moment, TickTimes, Views};
 
 use types::{Bytes, Region, RegionError};
 

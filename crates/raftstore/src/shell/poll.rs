@@ -30,6 +30,9 @@ use crate::{
 /// Pieces of mail between two turns: more only make everybody wait longer.
 const MAIL_PER_TURN: usize = 4096;
 
+/// Ticks that are made up for: less than the time after which somebody campaigns.
+const TICKS_AT_ONCE: u32 = 4;
+
 /// What somebody wants of a region.
 #[derive(Debug)]
 pub(super) struct Wanted<W> {
@@ -130,15 +133,25 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
         }
     }
 
-    /// Ticks are at least one interval apart, so that no follower's promise ends early. Those that were missed are.
+    /// Delivers the ticks that are due: leases and promises are counted in them, so that none is left out. After a long
+    /// pause only a few are, since the messages of that time are still to be read; leases are forgotten then.
     fn tick_if_due(&mut self) -> Result<()> {
         let now = self.clock.monotonic();
         if now < self.state.next_tick {
             return Ok(());
         }
-        self.state.next_tick = now + self.tick;
-        self.state.ticks.begin(now);
-        self.store.step(Input::Tick)?;
+        for _ in 0..TICKS_AT_ONCE {
+            if now < self.state.next_tick {
+                break;
+            }
+            self.state.next_tick += self.tick;
+            self.state.ticks.begin(now);
+            self.store.step(Input::Tick)?;
+        }
+        if self.state.next_tick <= now {
+            self.state.next_tick = now + self.tick;
+            self.store.step(Input::TimeLost)?;
+        }
         if self.state.log_grew && !self.state.log_busy {
             (self.state.log_grew, self.state.log_busy) = (false, true);
             self.log.ask_housekeeping();

@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use runtime::Clock;
-use types::{Bytes, Region, RegionId};
+use types::{Bytes, Region, RegionId, marks::mutant};
 
 use crate::{Lease, PeerView};
 
@@ -57,7 +57,8 @@ struct Known {
 pub struct Moment(u64);
 
 impl Views {
-    pub(super) fn new(clock: Arc<dyn Clock>, lease: Duration) -> Views {
+    /// No peers; a lease lasts for `lease` from the beginning of its tick on, by `clock`.
+    pub fn new(clock: Arc<dyn Clock>, lease: Duration) -> Views {
         Views { clock, lease, stamp: AtomicU64::new(0), slots: RwLock::default() }
     }
 
@@ -113,8 +114,11 @@ impl Views {
     ) -> Option<T> {
         self.with(region, |known| {
             let until = known.until.load(Ordering::Acquire);
-            let holds = known.stamp <= moment.0
-                && (until == FOR_EVER || (until != 0 && nanos(self.clock.monotonic()) < until));
+            let is_older = known.stamp <= moment.0 || mutant!("lease_newer_than_the_snapshot");
+            let holds = is_older
+                && (until == FOR_EVER
+                    || (until != 0 && nanos(self.clock.monotonic()) < until)
+                    || (until != 0 && mutant!("lease_outlives_its_time")));
             look(&known.view, holds)
         })
     }
@@ -123,7 +127,8 @@ impl Views {
         self.read().by_id.get(&region).map(|slot| look(&slot.load()))
     }
 
-    pub(super) fn put(&self, view: PeerView, ticks: &TickTimes) {
+    /// Makes a view known. `ticks`: when the store's ticks began.
+    pub fn put(&self, view: PeerView, ticks: &TickTimes) {
         let until = AtomicU64::new(self.until(view.lease, ticks));
         let region = Arc::clone(&view.region);
         // Whoever sees the stamp sees everything that was applied before it.
@@ -147,12 +152,14 @@ impl Views {
         }
     }
 
-    pub(super) fn renew(&self, region: RegionId, lease: Lease, ticks: &TickTimes) {
+    /// Makes another lease of a region known.
+    pub fn renew(&self, region: RegionId, lease: Lease, ticks: &TickTimes) {
         let until = self.until(lease, ticks);
         self.with(region, |known| known.until.store(until, Ordering::Release));
     }
 
-    pub(super) fn remove(&self, region: RegionId) {
+    /// There is no such peer any more. Who holds its view has no lease.
+    pub fn remove(&self, region: RegionId) {
         let mut slots = self.write();
         if let Some(slot) = slots.by_id.remove(&region) {
             let known = slot.load();
@@ -199,19 +206,19 @@ fn nanos(time: Duration) -> u64 {
 
 /// When the latest ticks began.
 #[derive(Debug)]
-pub(super) struct TickTimes {
+pub struct TickTimes {
     last: u64,
     times: [Duration; TICKS],
 }
 
 impl TickTimes {
     /// Tick 0 begins `now`.
-    pub(super) fn new(now: Duration) -> TickTimes {
+    pub fn new(now: Duration) -> TickTimes {
         TickTimes { last: 0, times: [now; TICKS] }
     }
 
     /// The next tick begins `now`.
-    pub(super) fn begin(&mut self, now: Duration) {
+    pub fn begin(&mut self, now: Duration) {
         self.last += 1;
         self.times[self.last as usize % TICKS] = now;
     }

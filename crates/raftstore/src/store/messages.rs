@@ -8,7 +8,10 @@
 //! kept by whoever lives there next.
 
 use raft::MessageBody as RaftBody;
-use types::{KeyRange, Peer as Member, PeerId, PeerRole, Region, RegionEpoch, RegionId};
+use types::{
+    KeyRange, Peer as Member, PeerId, PeerRole, Region, RegionEpoch, RegionId,
+    marks::{mutant, sometimes},
+};
 
 use super::{Output, Store};
 use crate::{
@@ -135,6 +138,7 @@ impl<A> Store<A> {
             // A removed peer must not come back. Its id is never used again, and later ones are larger.
             let gone = known.peer_on(self.config.store_id);
             if gone.is_some_and(|gone| message.to.id <= gone.id) {
+                sometimes!("store: a message to a removed peer is refused");
                 let is_member = known.peers.iter().any(|peer| peer.id == message.from.id);
                 if message.epoch.conf_ver < known.epoch.conf_ver && !is_member {
                     self.send_gone(message, known.clone());
@@ -144,6 +148,9 @@ impl<A> Store<A> {
         }
         if message.epoch != RegionEpoch::default() && self.overlaps(range, region_id) {
             // It will come by a split that is not applied here yet.
+            if matches!(body, RaftBody::Snapshot(_)) {
+                sometimes!("store: a snapshot comes before the split that makes its region");
+            }
             self.keep_early(message);
             return Ok(false);
         }
@@ -167,11 +174,13 @@ impl<A> Store<A> {
             if self.config.early_messages_max <= self.early.len() {
                 self.early.pop_front();
             }
+            sometimes!("store: an early message is kept");
             self.early.push_back(message.clone());
         }
     }
 
-    /// Whether a snapshot may be installed: it is for this peer, and no other region of this store has its keys.
+    /// Whether a snapshot may be installed: it is for this peer, and no other region of this store has its keys, or might
+    /// have them again after a crash. One that is refused comes again.
     fn accepts_snapshot(&self, region_id: RegionId, data: &[u8], to: u64) -> Result<bool> {
         let descriptor =
             Descriptor::decode(data).map_err(|error| Error::damaged(region_id, error))?;
@@ -190,10 +199,20 @@ impl<A> Store<A> {
                     .as_ref()
                     .is_some_and(|other| !other.region.range.intersect(&region.range).is_empty())
         });
-        Ok(is_member
-            && !is_installing
-            && !installs_there
-            && !self.overlaps(&region.range, region_id))
+        let overlaps = self.overlaps(&region.range, region_id);
+        if overlaps {
+            sometimes!("store: a snapshot is refused because its keys are another region's");
+        }
+        // A crash must not bring those back who had these keys before: their entries would be applied again.
+        let destroying = self.destroying.values().map(|destroying| &destroying.range);
+        let mut before = destroying.chain(&self.unsettled);
+        let comes_back = before.any(|range| !range.intersect(&region.range).is_empty())
+            && !mutant!("snapshot_before_its_range_is_settled")
+            && !mutant!("overlap_is_not_checked");
+        if comes_back {
+            sometimes!("store: a snapshot is refused because who had its keys may come back");
+        }
+        Ok(is_member && !is_installing && !installs_there && !overlaps && !comes_back)
     }
 
     /// A peer here was removed, as somebody says who knows the members `region` has since.
@@ -223,6 +242,7 @@ impl<A> Store<A> {
             peer.region.epoch.conf_ver = region.epoch.conf_ver;
             peer.region.peers = elsewhere.copied().collect();
         }
+        sometimes!("store: a peer learns that it is gone");
         self.destroy(region.id);
     }
 
@@ -244,7 +264,11 @@ impl<A> Store<A> {
 
     /// Asks the members of a region whether this store's peer still is one.
     pub(super) fn ask_membership(&mut self, region_id: RegionId) {
+        if mutant!("nobody_asks_whether_it_is_a_member") {
+            return;
+        }
         let Some(peer) = self.peers.get(&region_id) else { return };
+        sometimes!("store: a peer asks whether it is a member");
         let others = peer.region.peers.iter().chain(peer.addresses.values());
         for to in others.filter(|member| member.id != peer.id) {
             self.out.push(peer.say(*to, MessageBody::AmIMember));

@@ -26,7 +26,10 @@ use engine::{
     Engine, Snapshot as EngineSnapshot,
     raft_log::{LogBatch, RaftLog, Ticket},
 };
-use types::{Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId, marks::mutant};
+use types::{
+    Bytes, KeyRange, PeerId, Region, RegionEpoch, RegionError, RegionId,
+    marks::{mutant, sometimes},
+};
 
 use crate::{
     apply::{Applied, Effect, Task},
@@ -59,6 +62,8 @@ pub struct Token(pub u64);
 pub enum Input<A> {
     /// A tick of the owner's clock has passed.
     Tick,
+    /// More time has passed than ticks are going to say: the owner was stopped for a while.
+    TimeLost,
     /// A message of another store. Of a snapshot, after its file has arrived.
     Message(Box<StoreMessage>),
     /// A client wants something.
@@ -237,6 +242,17 @@ enum AfterSync {
     Remove(RegionId),
     /// Then the file of a snapshot may go.
     Forget(RegionId, ApplyState),
+    /// Then nobody comes back to these keys who was there before.
+    Settle(KeyRange),
+}
+
+/// A region whose peer here is being destroyed.
+#[derive(Debug)]
+struct Destroying {
+    /// Its keys.
+    range: KeyRange,
+    /// How far it was.
+    applied: ApplyState,
 }
 
 /// All peers of a store.
@@ -255,8 +271,11 @@ pub struct Store<A> {
     sleepers: hibernate::Sleepers,
     /// Peers whose Readies wait for the disk.
     flying: BTreeSet<RegionId>,
-    /// Regions whose peer here is being destroyed, and how far it was: nobody new lives there before that is done.
-    destroying: BTreeMap<RegionId, ApplyState>,
+    /// Regions whose peer here is being destroyed: nobody new lives there before that is durable.
+    destroying: BTreeMap<RegionId, Destroying>,
+    /// Keys that splits have given to regions of their own: until that is durable, a start may find the old region with
+    /// them and apply its entries again.
+    unsettled: Vec<KeyRange>,
     /// The first votes for regions that a split is going to make here.
     early: VecDeque<StoreMessage>,
     after_sync: Vec<AfterSync>,
@@ -292,6 +311,12 @@ impl<A> Store<A> {
     pub fn step(&mut self, input: Input<A>) -> Result<()> {
         match input {
             Input::Tick => self.tick(),
+            Input::TimeLost => {
+                for (region_id, peer) in &mut self.peers {
+                    peer.node.forget_lease();
+                    self.dirty.insert(*region_id);
+                }
+            }
             Input::Message(message) => self.on_message(*message)?,
             Input::Request(request) => self.on_request(request),
             Input::LogSynced(ticket) => self.on_log_synced(ticket),
@@ -353,6 +378,11 @@ impl<A> Store<A> {
                 let Some(peer) = self.peers.get_mut(&region_id) else { continue };
                 peer.appended(ready, ticket);
                 // Those that wait for nothing.
+                let is_alone = peer.region.peers.len() == 1;
+                let durable = match is_alone && mutant!("alone_answers_before_sync") {
+                    true => ticket,
+                    false => durable,
+                };
                 peer.synced(durable, &mut self.out);
                 if peer.is_flying() {
                     self.flying.insert(region_id);
@@ -441,7 +471,7 @@ impl<A> Store<A> {
         let region_id = applied.region_id;
         if applied.effects.iter().any(|effect| matches!(effect, Effect::Destroyed)) {
             self.after_sync.push(AfterSync::Remove(region_id));
-            if let Some(applied) = self.destroying.get(&region_id) {
+            if let Some(Destroying { applied, .. }) = self.destroying.get(&region_id) {
                 self.after_sync.push(AfterSync::Forget(region_id, *applied));
             }
             return Ok(());
@@ -478,7 +508,13 @@ impl<A> Store<A> {
                     let forget = AfterSync::Forget(region_id, applied.state);
                     self.after_sync.push(forget);
                 }
-                Effect::Split { regions } => splits.push(regions.clone()),
+                Effect::Split { regions } => {
+                    for child in &regions[1..] {
+                        self.unsettled.push(child.range.clone());
+                        self.after_sync.push(AfterSync::Settle(child.range.clone()));
+                    }
+                    splits.push(regions.clone());
+                }
                 Effect::Hash(job) => hashes.push(Output::ComputeHash(Box::new(job.clone()))),
                 Effect::VerifyHash { index, hash } => leaders.push((*index, *hash)),
                 Effect::Members { .. } | Effect::Destroyed => {}
@@ -520,19 +556,27 @@ impl<A> Store<A> {
         let Some(own) = region.peer_on(self.config.store_id).copied() else { return Ok(()) };
         if let Some(found) = self.peers.get_mut(&region.id) {
             // Who was told of the region before the split was applied here. Its votes stay in the log.
-            let came_back = own.id < found.id;
+            if mutant!("earlier_peer_stays_after_a_split") {
+                return Ok(());
+            }
+            sometimes!("store: a split replaces a peer that a message has made");
+            let came_back = own.id < found.id && !mutant!("split_revives_who_moved_away");
             found.end(&mut self.out);
             self.forget_sleeper(region.id);
             self.peers.remove(&region.id);
             if came_back {
                 // Meanwhile the region has moved away and come back. What the split has made is nobody's; who came back
                 // begins again when that is gone.
+                sometimes!("store: a split finds that its region has moved away and come back");
                 self.remove_data(region.clone(), ApplyState::FIRST);
                 return Ok(());
             }
         }
         let bounds = self.log.bounds(region.id.0);
         // After a crash the log may be ahead of the engine.
+        if bounds.is_some_and(|bounds| FIRST_INDEX <= bounds.base_index) {
+            sometimes!("store: a split is applied again after a crash");
+        }
         if bounds.is_none_or(|bounds| bounds.base_index < FIRST_INDEX)
             || mutant!("split_resets_log")
         {
@@ -552,6 +596,7 @@ impl<A> Store<A> {
             self.early.drain(..).partition(|message| message.region_id == region.id);
         self.early = other;
         for message in known {
+            sometimes!("store: an early message reaches the region that a split has made");
             self.on_message(message)?;
         }
         Ok(())
@@ -579,13 +624,13 @@ impl<A> Store<A> {
                 self.remove_data(with_own(peer.region, own), peer.applied)
             }
             // There are no data. Its votes stay in the log.
-            None => {}
+            None => sometimes!("store: a peer without data is destroyed"),
         }
     }
 
     /// Has the data of a region removed, and everything that is known of it but a tombstone. Nobody lives there before.
     fn remove_data(&mut self, region: Region, applied: ApplyState) {
-        self.destroying.insert(region.id, applied);
+        self.destroying.insert(region.id, Destroying { range: region.range.clone(), applied });
         let ranges = vec![region.range.clone()];
         self.out.push(Output::Apply(Task::Destroy { region, ranges }));
     }
@@ -611,6 +656,11 @@ impl<A> Store<A> {
                 AfterSync::Forget(region_id, applied) => {
                     self.out.push(Output::ForgetSnapshot { region_id, applied });
                 }
+                AfterSync::Settle(range) => {
+                    if let Some(at) = self.unsettled.iter().position(|other| *other == range) {
+                        self.unsettled.swap_remove(at);
+                    }
+                }
             }
         }
         if !batch.is_empty() {
@@ -621,6 +671,9 @@ impl<A> Store<A> {
 
     /// Whether keys of `range` are in an initialised region of this store, other than `except`.
     fn overlaps(&self, range: &KeyRange, except: RegionId) -> bool {
+        if mutant!("overlap_is_not_checked") {
+            return false;
+        }
         self.ranges.values().filter(|id| **id != except).any(|id| {
             self.peers.get(id).is_some_and(|peer| !peer.region.range.intersect(range).is_empty())
         })
@@ -724,12 +777,18 @@ pub fn check_read(
 ) -> Result<Region, Result<RegionError, Error>> {
     let found = state::region_state(snapshot, region_id).map_err(|error| Err(error.into()))?;
     match found {
-        Some(found) if found.state == state::PeerState::Normal => {
-            if found.region.epoch.version != version {
+        Some(found)
+            if found.state == state::PeerState::Normal || mutant!("read_of_a_tombstone") =>
+        {
+            if found.region.epoch.version != version && !mutant!("read_without_region_check") {
+                sometimes!("store: a read is refused in the snapshot because of a split");
                 return Err(Ok(RegionError::EpochNotMatch { regions: vec![found.region] }));
             }
             Ok(found.region)
         }
-        _ => Err(Ok(RegionError::RegionNotFound { region: region_id })),
+        _ => {
+            sometimes!("store: a read is refused in the snapshot because the peer is gone");
+            Err(Ok(RegionError::RegionNotFound { region: region_id }))
+        }
     }
 }

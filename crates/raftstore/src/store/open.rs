@@ -14,9 +14,9 @@ use engine::{
     Engine, WriteBatch,
     raft_log::{LogBatch, RaftLog},
 };
-use types::{Region, RegionId};
+use types::{Region, RegionId, marks::sometimes};
 
-use super::{Output, Store, first_log};
+use super::{Destroying, Output, Store, first_log};
 use crate::{
     apply::Task,
     config::StoreConfig,
@@ -67,6 +67,7 @@ impl<A> Store<A> {
             sleepers: Default::default(),
             flying: Default::default(),
             destroying: Default::default(),
+            unsettled: Vec::new(),
             early: VecDeque::new(),
             after_sync: Vec::new(),
             syncing: None,
@@ -135,7 +136,9 @@ impl<A> Store<A> {
         // Others may live in a part of the range by now.
         let is_free = live.iter().all(|other| other.range.intersect(&region.range).is_empty());
         let ranges = if is_free { vec![region.range.clone()] } else { Vec::new() };
-        self.destroying.insert(region.id, applied.unwrap_or_default());
+        sometimes!("store: a peer is destroyed again after a crash");
+        let applied = applied.unwrap_or_default();
+        self.destroying.insert(region.id, Destroying { range: region.range.clone(), applied });
         self.out.push(Output::Apply(Task::Destroy { region: region.clone(), ranges }));
         Ok(())
     }
@@ -192,6 +195,7 @@ impl<A> Store<A> {
 
     /// A crash came between the log, which begins after a snapshot, and the engine, which does not have it.
     fn install_again(&mut self, descriptor: crate::snapshot::Descriptor) -> Result<()> {
+        sometimes!("store: a snapshot is installed again after a crash");
         let region = descriptor.region.clone();
         let Some(own) = region.peer_on(self.config.store_id).copied() else {
             return Err(Error::Raft {

@@ -102,6 +102,8 @@ pub struct Cluster {
     pub delays: RangeInclusive<u64>,
     /// Stores that hear and say nothing.
     pub cut: BTreeSet<StoreId>,
+    /// Stores whose engines are not synced for now.
+    pub held: BTreeSet<StoreId>,
     /// What the scheduler was told last of each region.
     pub reports: BTreeMap<RegionId, RegionReport>,
     /// How many reports there were.
@@ -144,6 +146,7 @@ impl Cluster {
             now: 0,
             delays: 1..=5,
             cut: BTreeSet::new(),
+            held: BTreeSet::new(),
             reports: BTreeMap::new(),
             reported: 0,
             splits: false,
@@ -410,7 +413,7 @@ impl Cluster {
         let mut things: Vec<u64> = Vec::new();
         let is_there = [
             node.syncs_log,
-            node.syncs_engine,
+            node.syncs_engine && !self.held.contains(&id),
             !node.tasks.is_empty(),
             !node.makes.is_empty(),
             !node.checks.is_empty(),

@@ -25,10 +25,10 @@ use raftstore::StoreMessage;
 use runtime::Rng;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{
-    Code, Status,
+    Code as GrpcCode, Status,
     transport::{Channel, Endpoint},
 };
-use types::{StoreId, limits};
+use types::{Code, StoreId, limits};
 
 use super::{
     Addresses, Shared,
@@ -151,7 +151,8 @@ impl Connection {
             match self.addresses.address(self.outbox.store()).await {
                 Ok(address) => self.address = Some(address),
                 // Nobody knows better: it may be where it was.
-                Err(_) if self.address.is_some() => {}
+                Err(error)
+                    if error.code == Code::SchedulerUnreachable && self.address.is_some() => {}
                 Err(error) => return Err(error.to_string()),
             }
             self.is_stale = false;
@@ -197,7 +198,7 @@ pub(super) async fn dial(address: &str) -> Result<Channel, String> {
 
 /// Whether the receiver is another one than was meant, or one that will not speak with this store.
 fn is_refusal(status: &Status) -> bool {
-    matches!(status.code(), Code::FailedPrecondition | Code::Unimplemented)
+    matches!(status.code(), GrpcCode::FailedPrecondition | GrpcCode::Unimplemented)
 }
 
 /// The batches of one stream, made when the connection takes them.

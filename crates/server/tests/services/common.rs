@@ -15,18 +15,19 @@ pub(crate) async fn cluster(api: ApiMode) -> Server {
     config.storage.engine = EngineKind::Memory;
     config.storage.api = api;
     let server = Server::start(config, Roles::ALL).await.expect("starts on free ports");
-    while !serves(&server).await {
-        tokio::task::yield_now().await;
-    }
+    let (mut pd, mut tikv) = (pd(&server).await, tikv(&server).await);
+    while !serves(&server, &mut pd, &mut tikv).await {}
     server
 }
 
 /// Whether all keys have a leader that takes requests, and the store has reported itself.
-async fn serves(server: &Server) -> bool {
-    let mut pd = pd(server).await;
+async fn serves(
+    server: &Server,
+    pd: &mut PdClient<Channel>,
+    tikv: &mut TikvClient<Channel>,
+) -> bool {
     let scan = pdpb::ScanRegionsRequest { header: header(server), ..Default::default() };
     let regions = pd.scan_regions(scan).await.expect("is answered").into_inner().regions;
-    let mut tikv = tikv(server).await;
     let mut covered = false;
     for region in regions {
         let pdpb::Region { region: Some(region), leader: Some(peer), .. } = region else {

@@ -11,7 +11,7 @@ use tonic::{Code, Streaming, transport::Channel};
 use crate::common::{dial, header, pd};
 
 /// A scheduler alone.
-async fn scheduler(change: impl FnOnce(&mut Config)) -> Server {
+pub(crate) async fn scheduler(change: impl FnOnce(&mut Config)) -> Server {
     let mut config = Config::default();
     config.scheduler.addr = "127.0.0.1:0".to_owned();
     config.storage.engine = EngineKind::Memory;
@@ -34,7 +34,7 @@ fn region(peers: &[metapb::Peer]) -> metapb::Region {
 }
 
 /// Three empty stores, and the first region on the first of them.
-async fn bootstrapped(server: &Server) -> PdClient<Channel> {
+pub(crate) async fn bootstrapped(server: &Server) -> PdClient<Channel> {
     let mut pd = pd(server).await;
     let request = pdpb::BootstrapRequest {
         header: header(server),

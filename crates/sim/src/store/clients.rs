@@ -344,11 +344,9 @@ impl Clients {
         if client.waits_for == Some(token) {
             client.waits_for = None;
             client.scan = None;
-            let region = self.pending.get(&token).map(|pending| pending.region.clone());
-            if let Some(route) =
-                region.and_then(|region| self.threads[thread].routes.get_mut(&region.range.start))
-            {
-                route.leader = None;
+            if let Some(pending) = self.pending.get(&token) {
+                let old = client.routes.remove(&pending.region.range.start);
+                client.retire(old);
             }
             self.later(world, thread);
         }
@@ -364,10 +362,10 @@ impl Clients {
             self.learns_from(thread, &pending.region, error);
         }
         let client = &mut self.threads[thread];
-        if matches!(fate, Fate::Unheard)
-            && let Some(route) = client.routes.get_mut(&pending.region.range.start)
-        {
-            route.leader = None;
+        if matches!(fate, Fate::Unheard) {
+            // Nobody is there: placement is asked again.
+            let old = client.routes.remove(&pending.region.range.start);
+            client.retire(old);
         }
         if client.waits_for == Some(token) {
             client.waits_for = None;
@@ -424,7 +422,12 @@ impl Clients {
                 self.answers.scanned += u64::from(keys.len() > 1);
                 self.answers.read_by_followers += u64::from(*by_follower);
             }
-            (What::Read { .. }, Fate::Error(_) | Fate::Unheard) => self.answers.refused += 1,
+            (What::Read { keys, .. }, Fate::Error(_) | Fate::Unheard) => {
+                for (key, operation) in keys {
+                    self.histories[*key].refused(*operation);
+                }
+                self.answers.refused += 1;
+            }
             (What::Read { .. }, Fate::Written(_) | Fate::Done(_))
             | (What::Write { .. }, Fate::Read(_) | Fate::Done(_)) => {
                 world.judge.fails("an answer fits its question", format!("{pending:?}: {fate:?}"));
@@ -447,7 +450,12 @@ impl Clients {
         match error {
             RegionError::NotLeader { leader, .. } => {
                 self.answers.not_leader += 1;
-                if let Some(route) = self.threads[thread].routes.get_mut(start) {
+                let asks_placement = leader.is_none() && self.rng.chance(0.3);
+                let client = &mut self.threads[thread];
+                if asks_placement {
+                    let old = client.routes.remove(start);
+                    client.retire(old);
+                } else if let Some(route) = client.routes.get_mut(start) {
                     route.leader = *leader;
                 }
             }

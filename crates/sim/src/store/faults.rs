@@ -33,7 +33,7 @@ pub enum FaultKind {
     IsolateLeader,
     /// All links to a machine, or one, hold everything back.
     Clog,
-    /// A process stands still, and gets everything at once afterwards.
+    /// A process stands still, or its store alone, and gets everything at once afterwards.
     Freeze,
     /// A disk stands still.
     Stall,
@@ -91,6 +91,8 @@ pub(super) struct Nemesis {
     every: BTreeMap<FaultKind, u64>,
     duration: u64,
     down_after: u64,
+    /// The longest time until a follower that hears nothing campaigns.
+    patience: u64,
     active: bool,
     pub(super) strikes: BTreeMap<FaultKind, u64>,
 }
@@ -108,7 +110,15 @@ impl Nemesis {
             .collect();
         let duration = (log_uniform(&mut rng, 0.05, 5.0) * SECOND as f64) as u64;
         let down_after = options.down_after;
-        Nemesis { rng, every, duration, down_after, active: false, strikes: BTreeMap::new() }
+        Nemesis {
+            rng,
+            every,
+            duration,
+            down_after,
+            patience: options.election_max(),
+            active: false,
+            strikes: BTreeMap::new(),
+        }
     }
 
     pub(super) fn begin(&mut self, world: &mut World) {
@@ -242,7 +252,15 @@ impl Nemesis {
                     }
                 }
             }
-            FaultKind::Freeze => world.freeze(machine, lasts),
+            FaultKind::Freeze => {
+                // Just long enough for others to give it up, or for as long as anything.
+                let lasts = match self.rng.chance(0.6) {
+                    true => self.rng.range(self.patience / 2..2 * self.patience),
+                    false => lasts,
+                };
+                let readers_go_on = self.rng.chance(0.4);
+                world.freeze(machine, lasts, readers_go_on);
+            }
             FaultKind::Stall => world.machines[machine].stalled_until = world.now() + lasts,
             FaultKind::StallApplier => {
                 world.machines[machine].applier_stalled_until = world.now() + lasts;

@@ -23,10 +23,7 @@ pub use simulation::Stores;
 use crate::world::MachineId;
 use faults::Plan;
 use raftstore::store::Token;
-
-/// Whether a group of two may shrink to one. The last voter of such a group may wait for ever for the vote of the member
-/// that is gone if its power goes right then (docs/RELIABILITY.md, what is known to be open).
-pub(crate) const SHRINKS_TO_ONE: bool = false;
+use types::RegionId;
 
 /// What happens outside of machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +38,8 @@ pub(crate) enum Action {
     Place,
     /// Placement has a region split.
     Split,
+    /// Placement has this region split.
+    SplitOf(RegionId),
     /// Placement has a leadership handed over.
     Transfer,
     /// A fault strikes, or ends.

@@ -1,7 +1,7 @@
 //! What a seed gets beside its [`Swarm`]: how regions, stores and people behave.
 
 use raft::ReadMode;
-use raftstore::StoreConfig;
+use raftstore::{StoreConfig, split_check::SplitLimits};
 use runtime::Rng;
 use types::StoreId;
 
@@ -29,6 +29,8 @@ pub struct Options {
     pub think: u64,
     /// How long a client waits for an answer.
     pub patience: u64,
+    /// By how many percent one clock may run faster than another.
+    pub drift_percent: u32,
     /// How often a client uses a route that it knows to be old.
     pub stale_routes: f64,
     /// How long a request is under way, on average; a few are for a hundred times as long.
@@ -37,7 +39,7 @@ pub struct Options {
     pub follower_reads: f64,
     /// Most regions.
     pub regions_max: usize,
-    /// The mean time between two splits.
+    /// The mean time between two splits that somebody asks for.
     pub split_every: u64,
     /// The mean time between two steps of placement.
     pub place_every: u64,
@@ -47,6 +49,8 @@ pub struct Options {
     pub transfer_every: u64,
     /// After how long silence placement gives a store up.
     pub down_after: u64,
+    /// How long a sync of the engine takes beside what the disk takes, on average.
+    pub engine_sync: u64,
     /// How far appliers lag behind, on average.
     pub apply_lag: u64,
     /// How long what the applier did is under way to the store, on average.
@@ -72,7 +76,23 @@ impl Options {
         };
         let tick = 100_000;
         let log_gc_entries = log_uniform(rng, 5.0, 500.0) as u64;
+        let max_keys = log_uniform(rng, 6.0, 300.0) as u64;
         let store = StoreConfig {
+            report_ticks: rng.range(5..=100) as u32,
+            log_gc_bytes: log_uniform(rng, 1_000.0, 1e6) as u64,
+            snapshots_making_max: 1 + index(rng, 3),
+            snapshots_sending_max: 1 + index(rng, 4),
+            snapshots_receiving_max: 1 + index(rng, 3),
+            snapshot_ticks: rng.range(5..=100),
+            down_ticks: rng.range(20..=200),
+            split_check_ticks: rng.range(1..=50) as u32,
+            split: SplitLimits {
+                max_bytes: log_uniform(rng, 200.0, 100_000.0) as u64,
+                split_bytes: log_uniform(rng, 100.0, 200.0) as u64,
+                max_keys,
+                split_keys: 1 + max_keys / 2,
+            },
+            split_checks_max: 1 + index(rng, 4),
             log_gc_ticks: rng.range(1..=20) as u32,
             log_gc_entries,
             log_gc_spare: (log_gc_entries as f64 * rng.f64()) as u64,
@@ -85,21 +105,23 @@ impl Options {
             keys: log_uniform(rng, 3.0, 1_000.0) as usize,
             padding: *pick(rng, &[0, 0, 20, 300]),
             threads: 1 + index(rng, 8),
-            think: log_uniform(rng, 10_000.0, 200_000.0) as u64,
+            think: log_uniform(rng, 4_000.0, 150_000.0) as u64,
             patience: log_uniform(rng, 0.2e6, 3e6) as u64,
             stale_routes: maybe(rng, 0.01, 0.3),
+            drift_percent: swarm.drift_percent,
             request_delay: log_uniform(rng, 20.0, 3_000.0) as u64,
             follower_reads: *pick(rng, &[0.0, 0.2, 0.5]),
-            regions_max: log_uniform(rng, 2.0, 24.0) as usize,
-            split_every: log_uniform(rng, 0.5e6, 6e6) as u64,
+            regions_max: log_uniform(rng, 3.0, 40.0) as usize,
+            split_every: log_uniform(rng, 0.3e6, 4e6) as u64,
             place_every: log_uniform(rng, 0.1e6, 2e6) as u64,
-            mischief: *pick(rng, &[0.0, 0.1, 0.5, 0.9]),
+            mischief: *pick(rng, &[0.0, 0.2, 0.5, 0.9]),
             transfer_every: log_uniform(rng, 0.3e6, 10e6) as u64,
             down_after: log_uniform(rng, 2e6, 20e6) as u64,
+            engine_sync: lag(rng, 2_000_000.0),
             apply_lag: lag(rng, 500_000.0),
             applied_delay: lag(rng, 100_000.0),
             read_delay: lag(rng, 100_000.0),
-            snapshot_delay: log_uniform(rng, 100.0, 500_000.0) as u64,
+            snapshot_delay: log_uniform(rng, 1_000.0, 2_000_000.0) as u64,
             snapshots_max: 1 + index(rng, 4),
             segment_bytes: *pick(rng, &[16 << 10, 64 << 10, 1 << 20]),
         }

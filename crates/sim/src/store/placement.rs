@@ -16,12 +16,15 @@ use runtime::Rng;
 use types::{Bytes, Peer, PeerId, PeerRole, Region, RegionId, StoreId};
 
 use super::{
-    SHRINKS_TO_ONE,
+    Action,
     clients::votes,
     options::Options,
-    world::{Fate, World},
+    world::{Fate, News, World},
 };
-use crate::rng::{index, pick};
+use crate::{
+    rng::{index, pick},
+    world::MachineId,
+};
 
 /// A region as its leader reported it last.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub(super) struct Placement {
     pub(super) is_calm: bool,
     /// Orders whose answer is awaited.
     orders: BTreeSet<Token>,
+    /// Reports that were heard.
+    pub(super) reports: u64,
     /// Orders that were carried out.
     pub(super) done: u64,
 }
@@ -60,6 +65,7 @@ impl Placement {
             last_token: Cell::new(0),
             is_calm: false,
             orders: BTreeSet::new(),
+            reports: 0,
             done: 0,
         }
     }
@@ -109,18 +115,33 @@ impl Placement {
         self.heard.insert(new, now);
     }
 
-    /// Stores that run report what they lead.
-    pub(super) fn hears(&mut self, world: &World) {
-        for (machine, store, process) in world.processes() {
-            if world.is_frozen(machine) || self.rng.chance(0.1) {
-                continue;
+    /// Stores that run say so, save for those of machines that stay away.
+    pub(super) fn hears(&mut self, world: &World, away: &BTreeSet<MachineId>) {
+        for (machine, store, _) in world.processes() {
+            if !world.is_frozen(machine) && !away.contains(&machine) && !self.rng.chance(0.1) {
+                self.heard.insert(store, world.now());
             }
-            self.heard.insert(store, world.now());
-            for region in process.store.regions() {
-                let Some(status) = process.store.raft_status(region.id) else { continue };
-                let Some(own) = region.peer_on(store) else { continue };
-                if status.role == raft::RoleKind::Leader {
-                    self.hears_of(region, *own, status.term);
+        }
+    }
+
+    /// A store has something to tell. Some of it gets lost.
+    pub(super) fn hears_news(&mut self, world: &mut World, news: News) {
+        if self.rng.chance(0.1) {
+            return;
+        }
+        match news {
+            News::Report(report) => {
+                self.hears_of(&report.region, report.leader, report.term);
+                // Known before anybody asks for it.
+                self.reports += 1;
+            }
+            News::AskSplit(machine, region, keys) => {
+                let room = self.options.regions_max.saturating_sub(self.regions.len());
+                let starts: Vec<Bytes> = keys.into_iter().take(room.min(2)).collect();
+                let store = world.machines[machine].store_id;
+                let Some(leader) = region.peer_on(store).copied() else { return };
+                if !starts.is_empty() {
+                    self.cut(world, &Known { region, leader, term: 0 }, starts);
                 }
             }
         }
@@ -168,12 +189,19 @@ impl Placement {
         world.request(delay, known.leader.store_id, request, None);
     }
 
-    /// Has a region split, at names of keys.
+    /// Has some region split, at names of keys.
     pub(super) fn split(&mut self, world: &mut World, names: &[Bytes]) {
+        if let Some(known) = self.draw_region() {
+            self.split_of(world, names, known.region.id);
+        }
+    }
+
+    /// Has a region split, at names of keys.
+    pub(super) fn split_of(&mut self, world: &mut World, names: &[Bytes], region: RegionId) {
         if self.options.regions_max <= self.regions.len() {
             return;
         }
-        let Some(known) = self.draw_region() else { return };
+        let Some(known) = self.regions.get(&region).cloned() else { return };
         let region = &known.region;
         let inside: Vec<&Bytes> = names
             .iter()
@@ -187,6 +215,11 @@ impl Placement {
         for _ in 0..count {
             starts.insert((*pick(&mut self.rng, &inside)).clone());
         }
+        self.cut(world, &known, starts.into_iter().collect());
+    }
+
+    /// Has a region cut at keys.
+    fn cut(&mut self, world: &mut World, known: &Known, starts: Vec<Bytes>) {
         let children = starts
             .into_iter()
             .map(|start| SplitChild {
@@ -195,7 +228,7 @@ impl Placement {
                 peer_ids: known.region.peers.iter().map(|_| PeerId(self.new_id())).collect(),
             })
             .collect();
-        self.order(world, &known, RequestKind::Split { children });
+        self.order(world, known, RequestKind::Split { children });
     }
 
     /// Has a leadership handed over.
@@ -214,6 +247,13 @@ impl Placement {
         };
         for known in all {
             if let Some(changes) = self.draw_change(world.now(), &known.region) {
+                // While the new member waits for its snapshot, its region is cut.
+                let adds =
+                    changes.iter().any(|(_, peer)| known.region.peer_on(peer.store_id).is_none());
+                if adds && !self.is_calm && self.rng.chance(0.3) {
+                    let delay = self.rng.range(1_000..500_000);
+                    world.schedule(delay, Action::SplitOf(known.region.id));
+                }
                 self.order(world, &known, RequestKind::ChangeMembers { changes });
             }
         }
@@ -239,10 +279,9 @@ impl Placement {
             .copied()
             .filter(|store| region.peer_on(*store).is_none() && self.is_up(*store, now))
             .collect();
-        let fewest = if SHRINKS_TO_ONE { 2 } else { 3 };
         // A voter that is up may be removed while enough of them are.
         let may_remove =
-            |peer: &Peer| fewest <= voters.len() && (wanted < voters.len() || down.contains(peer));
+            |peer: &Peer| 1 < voters.len() && (wanted < voters.len() || down.contains(peer));
         let mischief = !self.is_calm && self.rng.chance(self.options.mischief);
         // Learners that are gone, or too many.
         if let Some(gone) = learners.iter().find(|peer| down.contains(peer)) {
@@ -255,7 +294,7 @@ impl Placement {
             }
             let leaves = voters.iter().find(|peer| down.contains(peer)).copied();
             let swap = leaves.is_some() || (mischief && self.rng.chance(0.6));
-            if swap && (1 < voters.len() || SHRINKS_TO_ONE) {
+            if swap {
                 let leaves = leaves.unwrap_or_else(|| *pick(&mut self.rng, &voters));
                 return Some(vec![
                     (Some(PeerRole::Voter), learner),
@@ -275,8 +314,7 @@ impl Placement {
             let leaves = *pick(&mut self.rng, &voters);
             return may_remove(&leaves).then(|| vec![(None, leaves)]);
         }
-        let moves = mischief && (wanted > 1 || SHRINKS_TO_ONE);
-        if !free.is_empty() && (voters.len() < wanted || moves) {
+        if !free.is_empty() && (voters.len() < wanted || mischief) {
             return self.draw_learner(&free);
         }
         None

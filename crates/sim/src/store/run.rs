@@ -14,6 +14,7 @@ use std::{
 };
 
 use engine::raft_log::RaftLog;
+use raftstore::store::Input;
 use runtime::Rng;
 use types::{Bytes, KeyRange, PeerRole, Region, RegionId, StoreId};
 
@@ -95,6 +96,8 @@ struct Run {
     deadline: u64,
     /// Machines that stay off in this phase.
     dead: BTreeSet<MachineId>,
+    /// Who is to stay away once it can.
+    leaving: Option<MachineId>,
     wiped: u64,
 }
 
@@ -152,6 +155,7 @@ impl Run {
             phase: Phase::Chaos,
             deadline: settings.chaos,
             dead: BTreeSet::new(),
+            leaving: None,
             wiped: 0,
             swarm,
             options,
@@ -194,6 +198,9 @@ impl Run {
 
     /// Hands answers to those who asked, and plans the next start of machines that have ended.
     fn listen(&mut self) {
+        for news in std::mem::take(&mut self.world.news) {
+            self.placement.hears_news(&mut self.world, news);
+        }
         for (token, fate) in self.world.take_answers() {
             self.placement.hears_answer(token, &fate);
             self.clients.hears(&mut self.world, token, &fate);
@@ -210,7 +217,7 @@ impl Run {
             Action::Patience(thread, token) => {
                 self.clients.gives_up(&mut self.world, thread, token);
             }
-            Action::Report => self.placement.hears(&self.world),
+            Action::Report => self.placement.hears(&self.world, &self.dead),
             Action::Place => self.placement.place(&mut self.world),
             Action::Split if self.phase == Phase::Chaos => {
                 self.placement.split(&mut self.world, self.clients.names());
@@ -218,7 +225,12 @@ impl Run {
             Action::Transfer if self.phase == Phase::Chaos => {
                 self.placement.transfer(&mut self.world);
             }
+            Action::SplitOf(region) if self.phase == Phase::Chaos => {
+                self.placement.split_of(&mut self.world, self.clients.names(), region);
+            }
+            Action::SplitOf(_) => {}
             Action::Split | Action::Transfer => return Ok(()),
+            Action::Fault(_) if !matches!(self.phase, Phase::Chaos) => {}
             Action::Fault(plan) => match self.nemesis.act(&mut self.world, plan) {
                 Blow::Nothing => {}
                 Blow::Wipe(machine) => self.wipe(machine),
@@ -336,19 +348,23 @@ impl Run {
     fn begin_living(&mut self) {
         self.heal();
         // Somebody stays away for good, if everybody else can live without.
-        if self.rng.chance(0.5) {
-            let machine = index(&mut self.rng, self.world.machines.len());
-            if self.survives(machine) {
-                self.dead.insert(machine);
-                self.world.crash(machine);
-            }
+        for machine in 0..self.world.machines.len() {
+            self.world.start(machine);
+        }
+        if self.rng.chance(0.6) {
+            self.leaving = Some(index(&mut self.rng, self.world.machines.len()));
         }
         for machine in 0..self.world.machines.len() {
-            if !self.dead.contains(&machine) {
-                self.world.start(machine);
-            }
+            self.world.input(machine, Input::ReportAll);
         }
         self.placement.is_calm = true;
+        self.demand();
+        self.phase = Phase::Living;
+        self.deadline = self.world.now() + self.options.liveness_bound();
+    }
+
+    /// Keys that must be served: some of every region.
+    fn demand(&mut self) {
         let mut keys: Vec<usize> = (0..self.options.keys).collect();
         shuffle(&mut self.rng, &mut keys);
         keys.truncate(DEMANDED);
@@ -360,8 +376,21 @@ impl Run {
             .filter_map(|region| names.iter().position(|name| region.range.contains(name)))
             .collect();
         self.clients.demand(keys.into_iter().chain(of_regions));
-        self.phase = Phase::Living;
-        self.deadline = self.world.now() + self.options.liveness_bound();
+    }
+
+    /// A machine stays away: it is off, or nobody hears it, or its disk stands still.
+    fn leave(&mut self, machine: MachineId) {
+        self.dead.insert(machine);
+        match self.rng.range(0..3) {
+            0 => self.world.crash(machine),
+            1 => {
+                for other in (0..self.world.machines.len()).filter(|other| *other != machine) {
+                    self.world.network.set_blocked(machine, other, true);
+                    self.world.network.set_blocked(other, machine, true);
+                }
+            }
+            _ => self.world.machines[machine].stalled_until = self.world.now() + 1_000 * SECOND,
+        }
     }
 
     fn heal(&mut self) {
@@ -382,7 +411,13 @@ impl Run {
 
     fn begin_all(&mut self) {
         self.clients.stop();
-        self.dead.clear();
+        self.world.network.heal();
+        // What waits for a disk that stands still would wait for ever.
+        for machine in std::mem::take(&mut self.dead) {
+            if self.world.process(machine).is_some() {
+                self.world.crash(machine);
+            }
+        }
         for machine in 0..self.world.machines.len() {
             self.world.start(machine);
         }
@@ -394,7 +429,16 @@ impl Run {
     fn look(&mut self) -> Verdict {
         match self.phase {
             Phase::Living => {
-                if self.clients.unserved() == 0 && self.placement.is_content(self.world.now()) {
+                // Somebody stays away for good, as soon as everybody else can live without.
+                if let Some(machine) = self.leaving
+                    && self.survives(machine)
+                {
+                    self.leaving = None;
+                    self.leave(machine);
+                    self.demand();
+                } else if self.clients.unserved() == 0
+                    && self.placement.is_content(self.world.now())
+                {
                     self.begin_all();
                 }
             }
@@ -516,6 +560,8 @@ impl Run {
             ("compactions", judge.compactions),
             ("peers_destroyed", judge.destroyed),
             ("orders_done", self.placement.done),
+            ("reports", self.placement.reports),
+            ("reads_by_lease", self.world.lease_reads),
             ("operations_checked", operations),
             ("operations_open", open),
             ("writes_acknowledged", written),

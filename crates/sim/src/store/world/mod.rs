@@ -5,20 +5,25 @@
 //! the way of a read from the store to the engine. A machine may lose its power at any operation of its disk; its
 //! process may be killed alone, and may stand still.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod event;
+mod network;
+mod reads;
+mod work;
 
-use engine::{Engine, raft_log::Ticket};
-use raft::MessageBody as RaftBody;
+use std::collections::BTreeMap;
+
+use engine::Engine;
 use raftstore::{
-    Error, StoreMessage,
-    apply::{Applied, Task},
-    message::MessageBody,
+    Error, RegionReport,
+    apply::Task,
     snapshot::Descriptor,
-    store::{Input, Output, Request, Response, Token, bootstrap, check_read},
+    split_check::{KeyForm, SplitJob},
+    store::{Input, Output, Request, RequestKind, Response, Token, bootstrap},
 };
-use runtime::{Fs, Rng};
-use types::{Bytes, KeyRange, PeerId, Region, RegionError, RegionId, StoreId};
+use runtime::Rng;
+use types::{Bytes, KeyRange, Region, RegionError, RegionId, StoreId};
 
+use self::event::Event;
 use super::{
     Action,
     judge::{Judge, pairs},
@@ -52,69 +57,16 @@ pub(super) enum Fate {
     Unheard,
 }
 
-#[derive(Debug)]
-enum Event {
-    Tick {
-        machine: MachineId,
-        life: u64,
-    },
-    Message {
-        from: MachineId,
-        to: MachineId,
-        message: Box<StoreMessage>,
-        file: Option<Bytes>,
-    },
-    /// What became of a snapshot, told its sender.
-    Sent {
-        machine: MachineId,
-        life: u64,
-        region_id: RegionId,
-        to: PeerId,
-        arrived: bool,
-    },
-    /// The sync of the log is over; if it was done when it began, with this result.
-    LogSync {
-        machine: MachineId,
-        life: u64,
-        done: Option<Ticket>,
-    },
-    EngineSync {
-        machine: MachineId,
-        life: u64,
-    },
-    Apply {
-        machine: MachineId,
-        life: u64,
-    },
-    Applied {
-        machine: MachineId,
-        life: u64,
-        results: Vec<Applied<Answer>>,
-    },
-    MakeSnapshot {
-        machine: MachineId,
-        life: u64,
-        region_id: RegionId,
-    },
-    Read {
-        machine: MachineId,
-        life: u64,
-        token: Token,
-        region_id: RegionId,
-        version: u64,
-    },
-    Request {
-        machine: MachineId,
-        request: Box<Request>,
-    },
-    Thaw {
-        machine: MachineId,
-    },
-    Action(Action),
+/// What a store tells the scheduler.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    /// A region as its leader sees it.
+    Report(Box<RegionReport>),
+    /// A region is large: it wants to be cut at these keys.
+    AskSplit(MachineId, Region, Vec<Bytes>),
 }
 
 /// One machine.
-#[derive(Debug)]
 pub(super) struct Machine {
     pub(super) store_id: StoreId,
     pub(super) disks: Disks,
@@ -124,7 +76,7 @@ pub(super) struct Machine {
     clock: MachineClock,
     rng: Rng,
     /// While it stands still, what would have reached it waits here.
-    frozen: Option<Vec<Event>>,
+    frozen: Option<Frozen>,
     missed_ticks: u64,
     /// Its disk does nothing before.
     pub(super) stalled_until: Time,
@@ -133,6 +85,14 @@ pub(super) struct Machine {
     /// A failure of its disk was ordered: its errors are expected.
     pub(super) is_doomed: bool,
     pub(super) latency: Latency,
+}
+
+/// A process that stands still.
+#[derive(Default)]
+struct Frozen {
+    waiting: Vec<Event>,
+    /// Only the store stands still; readers on threads of their own go on.
+    readers_go_on: bool,
 }
 
 /// How slow a machine's disk is.
@@ -144,7 +104,6 @@ pub(super) struct Latency {
 }
 
 /// Machines, what connects them, and what happens next.
-#[derive(Debug)]
 pub(super) struct World {
     now: Time,
     queue: Queue<Event>,
@@ -157,6 +116,10 @@ pub(super) struct World {
     answers: Vec<(Token, Fate)>,
     /// What reads want to see.
     wanted: BTreeMap<Token, KeyRange>,
+    /// What stores tell the scheduler.
+    pub(super) news: Vec<News>,
+    /// Reads that were answered from a lease.
+    pub(super) lease_reads: u64,
     /// Machines whose process has ended because of their disk.
     pub(super) ended: Vec<MachineId>,
     pub(super) starts: u64,
@@ -191,6 +154,8 @@ impl World {
             trace: Trace::new(text),
             answers: Vec::new(),
             wanted: BTreeMap::new(),
+            news: Vec::new(),
+            lease_reads: 0,
             ended: Vec::new(),
             starts: 0,
             messages: 0,
@@ -271,8 +236,6 @@ impl World {
         self.answers.push((token, fate));
     }
 
-    // Machines.
-
     /// Starts a store from what its disks have.
     pub(super) fn start(&mut self, machine: MachineId) {
         let slot = &mut self.machines[machine];
@@ -282,15 +245,13 @@ impl World {
         slot.life += 1;
         self.starts += 1;
         let rng = slot.rng.fork();
-        let Options { segment_bytes, padding, .. } = self.options;
         self.trace.note(mix(machine as u64));
         self.trace.line(self.now, || format!("m{machine} starts as store {}", slot.store_id));
         let opened = Process::open(
             slot.store_id,
             &slot.disks,
-            &self.options.store,
-            segment_bytes,
-            padding,
+            &self.options,
+            slot.clock.monotonic(self.now),
             rng,
         );
         let process = match opened {
@@ -358,31 +319,36 @@ impl World {
         }
     }
 
-    /// The machine stands still for `duration`; what reaches it waits.
-    pub(super) fn freeze(&mut self, machine: MachineId, duration: Time) {
+    /// The machine stands still for `duration`, or its store alone; what reaches it waits.
+    pub(super) fn freeze(&mut self, machine: MachineId, duration: Time, readers_go_on: bool) {
         let slot = &mut self.machines[machine];
         if slot.frozen.is_none() && slot.process.is_some() {
-            slot.frozen = Some(Vec::new());
-            self.trace.line(self.now, || format!("m{machine} freezes"));
+            slot.frozen = Some(Frozen { readers_go_on, ..Frozen::default() });
+            let alone = if readers_go_on { " (readers do not)" } else { "" };
+            self.trace.line(self.now, || format!("m{machine} freezes{alone}"));
             self.queue.schedule(self.now + duration, Event::Thaw { machine });
         }
     }
 
-    /// A machine that stands still goes on: all ticks that it has missed, then all that has waited.
+    /// A machine that stands still goes on: the ticks that it owes first, as the Raft core demands of its owner, then all
+    /// that has waited.
     pub(super) fn thaw(&mut self, machine: MachineId) {
         let slot = &mut self.machines[machine];
-        let Some(waiting) = slot.frozen.take() else { return };
-        let missed = std::mem::take(&mut slot.missed_ticks);
-        self.trace.line(self.now, || format!("m{machine} goes on, {missed} ticks late"));
-        for _ in 0..missed {
+        let Some(Frozen { waiting, .. }) = slot.frozen.take() else { return };
+        let owed = std::mem::take(&mut slot.missed_ticks);
+        let now = slot.clock.monotonic(self.now);
+        self.trace.line(self.now, || format!("m{machine} goes on, {owed} ticks late"));
+        for _ in 0..owed {
+            if let Some(process) = &mut self.machines[machine].process {
+                process.set_clock(now);
+                process.tick_begins();
+            }
             self.input(machine, Input::Tick);
         }
         for event in waiting {
             self.happen(event);
         }
     }
-
-    // Events.
 
     /// The next event happens. An action is its owner's to perform.
     pub(super) fn step(&mut self) -> Option<Action> {
@@ -402,29 +368,35 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         if let Some((machine, life)) = event.address() {
-            let tick = self.options.tick;
             let slot = &mut self.machines[machine];
             if life.is_some_and(|life| life != slot.life) {
                 return;
             }
             if slot.process.is_some()
-                && let Some(waiting) = &mut slot.frozen
+                && let Some(frozen) = &mut slot.frozen
+                && !(frozen.readers_go_on && event.is_a_readers())
             {
-                if let Event::Tick { life, .. } = event {
-                    slot.missed_ticks += 1;
-                    let next = self.now + slot.clock.world_duration(tick);
-                    self.queue.schedule(next, Event::Tick { machine, life });
-                } else {
-                    waiting.push(event);
+                match event {
+                    Event::Tick { life, .. } => {
+                        slot.missed_ticks += 1;
+                        let next = self.now + slot.clock.world_duration(self.options.tick);
+                        self.queue.schedule(next, Event::Tick { machine, life });
+                    }
+                    event => frozen.waiting.push(event),
                 }
                 return;
+            }
+            let now = slot.clock.monotonic(self.now);
+            if let Some(process) = &mut slot.process {
+                process.set_clock(now);
             }
         }
         match event {
             Event::Tick { machine, life } => {
                 let next =
                     self.now + self.machines[machine].clock.world_duration(self.options.tick);
-                if self.machines[machine].process.is_some() {
+                if let Some(process) = &mut self.machines[machine].process {
+                    process.tick_begins();
                     self.queue.schedule(next, Event::Tick { machine, life });
                     self.input(machine, Input::Tick);
                     self.maintain(machine);
@@ -468,7 +440,28 @@ impl World {
                     self.answer(token, Fate::Unheard);
                 } else {
                     self.trace.line(self.now, || format!("m{machine} is asked {request:?}"));
-                    self.input(machine, Input::Request(*request));
+                    match request.kind {
+                        RequestKind::Read { replica_read: false } => {
+                            self.begin_read(machine, request)
+                        }
+                        _ => self.input(machine, Input::Request(*request)),
+                    }
+                }
+            }
+            Event::LeaseRead { machine, request, moment, snapshot, .. } => {
+                self.read_by_lease(machine, *request, moment, &*snapshot);
+            }
+            Event::CheckSplit { machine, job, .. } => {
+                let slot = &self.machines[machine];
+                if slot.process.is_none() {
+                    return;
+                }
+                match job.run(&*slot.disks.engine, &self.options.store.split, KeyForm::Raw) {
+                    Ok(found) => {
+                        let SplitJob { region_id, epoch, .. } = job;
+                        self.input(machine, Input::SplitChecked { region_id, epoch, found });
+                    }
+                    Err(error) => self.fatal(machine, &error, "a region is looked at"),
                 }
             }
             Event::Thaw { machine } => self.thaw(machine),
@@ -476,7 +469,7 @@ impl World {
         }
     }
 
-    fn input(&mut self, machine: MachineId, input: Input<Answer>) {
+    pub(super) fn input(&mut self, machine: MachineId, input: Input<Answer>) {
         let Some(process) = &mut self.machines[machine].process else { return };
         if let Err(error) = process.store.step(input) {
             return self.fatal(machine, &error, "a store goes on");
@@ -493,13 +486,41 @@ impl World {
             Ok(outputs) => outputs,
             Err(error) => return self.fatal(machine, &error, "a store goes on"),
         };
+        // What others may know first, then what others are told.
+        for output in &outputs {
+            match output {
+                Output::View(view) => {
+                    process.views.put((**view).clone(), &process.tick_times);
+                    if view.leader.is_some_and(|leader| leader.id == view.peer_id) {
+                        self.judge.leads(view.region.id, process);
+                    }
+                }
+                Output::Lease { region_id, lease } => {
+                    process.views.renew(*region_id, *lease, &process.tick_times);
+                }
+                Output::Gone { region_id } => process.views.remove(*region_id),
+                _ => {}
+            }
+        }
         for output in outputs {
             let Some(process) = &mut self.machines[machine].process else { return };
             match output {
+                Output::View(_) | Output::Lease { .. } | Output::Gone { .. } => {}
+                Output::Report(report) => self.news.push(News::Report(report)),
+                Output::CheckSplit(job) => {
+                    let delay = self.disk_delay(machine);
+                    self.queue.schedule(self.now + delay, Event::CheckSplit { machine, life, job });
+                }
+                Output::AskSplit { region, keys } => {
+                    self.news.push(News::AskSplit(machine, region, keys));
+                }
+                Output::WasSplit { .. } => {}
                 Output::Send(message) => self.post(machine, message),
                 Output::SyncLog => self.sync_log(machine),
                 Output::SyncEngine => {
-                    let delay = self.disk_delay(machine);
+                    let flush =
+                        exponential(&mut self.machines[machine].rng, self.options.engine_sync);
+                    let delay = self.disk_delay(machine) + flush;
                     self.queue.schedule(self.now + delay, Event::EngineSync { machine, life });
                 }
                 Output::Apply(task) => self.give(machine, task),
@@ -523,6 +544,11 @@ impl World {
                         return self.fatal(machine, &error, "a snapshot is forgotten");
                     }
                 }
+                Output::ForgetMade { region_id, applied } => {
+                    if let Err(error) = process.snapshots.forget_made(region_id, applied) {
+                        return self.fatal(machine, &error, "a snapshot is forgotten");
+                    }
+                }
                 Output::Reply { token, result } => {
                     let fate = match result {
                         Ok(Response::Written(before)) => Fate::Written(before),
@@ -533,282 +559,13 @@ impl World {
                     self.answer(token, fate);
                 }
                 Output::Read { token, region_id, version } => {
-                    let mean = self.options.read_delay;
-                    let rng = &mut self.machines[machine].rng;
-                    let mut delay = exponential(rng, mean);
-                    if rng.chance(0.02) {
-                        delay *= 20;
-                    }
+                    let delay = self.read_delay(machine);
                     let event = Event::Read { machine, life, token, region_id, version };
                     self.queue.schedule(self.now + delay, event);
                 }
-                Output::View(view) => {
-                    let region_id = view.region.id;
-                    if view.leader.is_some_and(|leader| leader.id == view.peer_id) {
-                        self.trace.line(self.now, || format!("  m{machine} leads {region_id}"));
-                        self.judge.leads(region_id, process);
-                    }
-                }
-                Output::Lease { .. } | Output::Gone { .. } | Output::Report(_) => {}
-                Output::WasSplit { .. } | Output::CheckSplit(_) | Output::AskSplit { .. } => {}
-                Output::ForgetMade { .. } => {}
             }
         }
     }
-
-    // The disk.
-
-    fn disk_delay(&mut self, machine: MachineId) -> u64 {
-        let slot = &mut self.machines[machine];
-        let Latency { min, mean, slow } = slot.latency;
-        let mut delay = min + exponential(&mut slot.rng, mean);
-        if slot.rng.chance(slow) {
-            delay *= 50;
-        }
-        slot.stalled_until.saturating_sub(self.now) + delay
-    }
-
-    fn sync_log(&mut self, machine: MachineId) {
-        let delay = self.disk_delay(machine);
-        let slot = &mut self.machines[machine];
-        let Some(process) = &mut slot.process else { return };
-        if process.syncs_log {
-            process.syncs_log_again = true;
-            return;
-        }
-        process.syncs_log = true;
-        // The disk may be done long before anybody hears of it.
-        let done = match slot.rng.chance(0.5) {
-            true => match process.log_writer.sync() {
-                Ok(ticket) => Some(ticket),
-                Err(error) => return self.fatal(machine, &error.into(), "a log is synced"),
-            },
-            false => None,
-        };
-        let event = Event::LogSync { machine, life: slot.life, done };
-        self.queue.schedule(self.now + delay, event);
-    }
-
-    fn log_is_synced(&mut self, machine: MachineId, done: Option<Ticket>) {
-        let Some(process) = &mut self.machines[machine].process else { return };
-        let ticket = match done {
-            Some(ticket) => ticket,
-            None => match process.log_writer.sync() {
-                Ok(ticket) => ticket,
-                Err(error) => return self.fatal(machine, &error.into(), "a log is synced"),
-            },
-        };
-        process.syncs_log = false;
-        if std::mem::take(&mut process.syncs_log_again) {
-            self.sync_log(machine);
-        }
-        self.input(machine, Input::LogSynced(ticket));
-    }
-
-    /// A little housekeeping of the log.
-    fn maintain(&mut self, machine: MachineId) {
-        let Some(process) = &mut self.machines[machine].process else { return };
-        // While a sync is under way its thread is busy.
-        if process.syncs_log {
-            return;
-        }
-        match process.log_writer.maintain(16 << 10) {
-            Ok(done) => {
-                let durable = done.durable;
-                self.input(machine, Input::LogSynced(durable));
-            }
-            Err(error) => self.fatal(machine, &error.into(), "a log is kept in order"),
-        }
-    }
-
-    // The applier.
-
-    fn give(&mut self, machine: MachineId, task: Task) {
-        let Some(process) = &mut self.machines[machine].process else { return };
-        if let Task::Entries { region_id, peer_id, entries } = &task {
-            let term = process.store.raft_status(*region_id).map_or(0, |status| status.term);
-            self.judge.commits(*region_id, *peer_id, term, entries);
-        }
-        process.tasks.push_back(task);
-        self.wake_applier(machine);
-    }
-
-    fn wake_applier(&mut self, machine: MachineId) {
-        let slot = &mut self.machines[machine];
-        let Some(process) = &mut slot.process else { return };
-        if process.applies || process.tasks.is_empty() {
-            return;
-        }
-        process.applies = true;
-        let lag = exponential(&mut slot.rng, self.options.apply_lag);
-        let delay = slot.applier_stalled_until.saturating_sub(self.now) + lag;
-        let event = Event::Apply { machine, life: slot.life };
-        self.queue.schedule(self.now + delay, event);
-    }
-
-    fn apply(&mut self, machine: MachineId) {
-        let slot = &mut self.machines[machine];
-        let Some(process) = &mut slot.process else { return };
-        let count = slot.rng.range(1..=process.tasks.len() as u64) as usize;
-        let tasks = process.tasks.drain(..count).collect();
-        let results = match process.applier.apply(tasks) {
-            Ok(results) => results,
-            Err(error) => return self.fatal(machine, &error, "entries are applied"),
-        };
-        self.judge.applies(slot.store_id, &*slot.disks.engine, &results);
-        let delay = exponential(&mut slot.rng, self.options.applied_delay);
-        let event = Event::Applied { machine, life: slot.life, results };
-        self.queue.schedule(self.now + delay, event);
-    }
-
-    fn applied(&mut self, machine: MachineId, results: Vec<Applied<Answer>>) {
-        let Some(process) = &mut self.machines[machine].process else { return };
-        process.applies = false;
-        let ids: Vec<RegionId> = results.iter().map(|applied| applied.region_id).collect();
-        let moved = results.iter().any(|applied| !applied.effects.is_empty());
-        self.input(machine, Input::Applied(results));
-        let slot = &self.machines[machine];
-        if let Some(process) = &slot.process {
-            for region in ids {
-                self.judge.sees_numbers(slot.store_id, region, process);
-            }
-            if moved {
-                self.judge.sees_regions(slot.store_id, &process.store);
-            }
-        }
-        self.wake_applier(machine);
-    }
-
-    // Reads.
-
-    /// The order of every reader: the engine's snapshot first, then the region in it.
-    fn read(&mut self, machine: MachineId, token: Token, region_id: RegionId, version: u64) {
-        let slot = &self.machines[machine];
-        if slot.process.is_none() {
-            return;
-        }
-        let Some(wanted) = self.wanted.get(&token).cloned() else { return };
-        let snapshot = slot.disks.engine.snapshot().expect("the memory engine has snapshots");
-        let fate = match check_read(&*snapshot, region_id, version) {
-            Ok(region) => {
-                // What lies outside of the region is not this read's to see.
-                let range = wanted.intersect(&region.range);
-                let seen = pairs(&*snapshot, &range);
-                Fate::Read(seen.into_iter().map(|(_, key, value)| (key, value)).collect())
-            }
-            Err(Ok(error)) => Fate::Error(error),
-            Err(Err(error)) => return self.fatal(machine, &error, "an engine can be read"),
-        };
-        self.answer(token, fate);
-    }
-
-    // The network.
-
-    fn post(&mut self, from: MachineId, message: Box<StoreMessage>) {
-        self.messages += 1;
-        let Some(to) = self.machine_of(message.to.store_id).filter(|to| *to != from) else {
-            return;
-        };
-        let number = message_number(&message);
-        self.trace.note(number);
-        self.trace.line(self.now, || format!("  m{from} -> m{to} {message:?}"));
-        if let MessageBody::Raft { message: raft, .. } = &message.body
-            && let RaftBody::Snapshot(snapshot) = &raft.body
-        {
-            let descriptor = Descriptor::decode(&snapshot.data).ok();
-            return self.post_snapshot(from, to, message, descriptor);
-        }
-        for time in self.network.arrivals(self.now, from, to) {
-            let event = Event::Message { from, to, message: message.clone(), file: None };
-            self.queue.schedule(time, event);
-        }
-    }
-
-    fn post_snapshot(
-        &mut self,
-        from: MachineId,
-        to: MachineId,
-        message: Box<StoreMessage>,
-        descriptor: Option<Descriptor>,
-    ) {
-        let slot = &mut self.machines[from];
-        let life = slot.life;
-        let Some(process) = &mut slot.process else { return };
-        process.sends += 1;
-        let (region_id, peer) = (message.region_id, message.to.id);
-        let failed = Event::Sent { machine: from, life, region_id, to: peer, arrived: false };
-        if self.options.snapshots_max < process.sends {
-            self.queue.schedule(self.now + 1, failed);
-            return;
-        }
-        let Some(descriptor) = descriptor else { return };
-        let path = process.snapshots.made(descriptor.region.id, descriptor.applied);
-        let Ok(Some(bytes)) = slot.disks.fs.read(&path) else {
-            self.queue.schedule(self.now + 1, failed);
-            return;
-        };
-        let bytes = Bytes::from(bytes);
-        let slow = exponential(&mut slot.rng, self.options.snapshot_delay);
-        let mut times = self.network.arrivals(self.now, from, to);
-        times.truncate(1);
-        match times.first() {
-            None => self.queue.schedule(self.now + SNAPSHOT_LOST, failed),
-            Some(time) => {
-                let event = Event::Message { from, to, message, file: Some(bytes) };
-                self.queue.schedule(time + slow, event);
-            }
-        }
-    }
-
-    fn arrive(
-        &mut self,
-        from: MachineId,
-        to: MachineId,
-        message: Box<StoreMessage>,
-        file: Option<Bytes>,
-    ) {
-        let (region_id, peer) = (message.region_id, message.to.id);
-        let runs = self.machines[to].process.is_some();
-        let gets_through = self.network.lets_through(from, to) && runs;
-        let Some(bytes) = file else {
-            if gets_through {
-                self.input(to, Input::Message(message));
-            } else if self.machines[from].rng.chance(0.3) {
-                self.input_if_awake(from, Input::Unreachable { region_id, peer });
-            }
-            return;
-        };
-        let mut arrived = gets_through;
-        if let MessageBody::Raft { message: raft, .. } = &message.body
-            && let RaftBody::Snapshot(snapshot) = &raft.body
-            && let Ok(descriptor) = Descriptor::decode(&snapshot.data)
-            && let Some(process) = &self.machines[to].process
-            && arrived
-        {
-            let path = process.snapshots.received(descriptor.region.id, descriptor.applied);
-            match self.machines[to].disks.fs.replace(&path, &bytes) {
-                Ok(()) => self.input(to, Input::Message(message)),
-                Err(error) => {
-                    arrived = false;
-                    let source = Arc::new(error);
-                    let operation = "receiving of a snapshot";
-                    let error = engine::Error::Io { operation, path, source };
-                    self.fatal(to, &error.into(), "a snapshot is received");
-                }
-            }
-        }
-        let life = self.machines[from].life;
-        let event = Event::Sent { machine: from, life, region_id, to: peer, arrived };
-        self.queue.schedule(self.now + 1, event);
-    }
-
-    fn input_if_awake(&mut self, machine: MachineId, input: Input<Answer>) {
-        if self.machines[machine].frozen.is_none() {
-            self.input(machine, input);
-        }
-    }
-
-    // What is seen from outside.
 
     /// The region with `key` as the store that leads it in the latest term knows it.
     pub(super) fn leader_of(&self, key: &[u8]) -> Option<(MachineId, Region)> {
@@ -847,62 +604,4 @@ impl World {
 
 pub(super) fn latency_of(options: &crate::world::DiskOptions) -> Latency {
     Latency { min: options.latency_min, mean: options.latency_mean, slow: options.slow }
-}
-
-impl Event {
-    /// The machine that it happens to, and in which of its lives if not in any.
-    fn address(&self) -> Option<(MachineId, Option<u64>)> {
-        match *self {
-            Event::Tick { machine, life }
-            | Event::Sent { machine, life, .. }
-            | Event::LogSync { machine, life, .. }
-            | Event::EngineSync { machine, life }
-            | Event::Apply { machine, life }
-            | Event::Applied { machine, life, .. }
-            | Event::MakeSnapshot { machine, life, .. }
-            | Event::Read { machine, life, .. } => Some((machine, Some(life))),
-            Event::Message { to, .. } => Some((to, None)),
-            Event::Request { machine, .. } => Some((machine, None)),
-            Event::Thaw { .. } | Event::Action(_) => None,
-        }
-    }
-
-    /// Stand for it in the trace.
-    fn numbers(&self) -> (u64, u64) {
-        match self {
-            Event::Tick { machine, .. } => (1, *machine as u64),
-            Event::Message { message, .. } => (2, message_number(message)),
-            Event::Sent { region_id, to, .. } => (3, region_id.0 ^ to.0 << 32),
-            Event::LogSync { machine, .. } => (4, *machine as u64),
-            Event::EngineSync { machine, .. } => (5, *machine as u64),
-            Event::Apply { machine, .. } => (6, *machine as u64),
-            Event::Applied { machine, results, .. } => (7, (results.len() << 8 | machine) as u64),
-            Event::MakeSnapshot { region_id, .. } => (8, region_id.0),
-            Event::Read { token, .. } => (9, token.0),
-            Event::Request { request, .. } => (10, request.token.0),
-            Event::Thaw { machine } => (11, *machine as u64),
-            Event::Action(_) => (12, 0),
-        }
-    }
-}
-
-/// Stands for a message in the trace.
-fn message_number(message: &StoreMessage) -> u64 {
-    let route = mix(message.region_id.0 ^ message.from.id.0 << 20 ^ message.to.id.0 << 40);
-    match &message.body {
-        MessageBody::Raft { message: raft, .. } => {
-            let kind = match &raft.body {
-                RaftBody::Append { .. } => 1,
-                RaftBody::Heartbeat { .. } => 2,
-                RaftBody::Vote { .. } | RaftBody::PreVote { .. } => 3,
-                RaftBody::Snapshot(_) => 4,
-                _ => 5,
-            };
-            route ^ mix(raft.term << 4 | kind)
-        }
-        MessageBody::AmIMember => route ^ 6,
-        MessageBody::Gone { region } => route ^ mix(region.epoch.conf_ver << 4 | 7),
-        #[allow(unreachable_patterns, reason = "messages are added to")]
-        _ => route ^ 8,
-    }
 }

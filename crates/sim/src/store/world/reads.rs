@@ -1,0 +1,96 @@
+//! Readers: each on a thread of its own, which may stand still between any two steps.
+
+use engine::{Engine, Snapshot};
+use raftstore::{
+    shell::Moment,
+    store::{Input, Request, Token, check_read},
+};
+use types::RegionId;
+
+use super::{Event, Fate, World};
+use crate::{
+    store::judge::pairs,
+    world::{MachineId, network::exponential},
+};
+
+impl World {
+    /// How long a reader's thread takes from one step to the next.
+    pub(super) fn read_delay(&mut self, machine: MachineId) -> u64 {
+        let rng = &mut self.machines[machine].rng;
+        let mut delay = exponential(rng, self.options.read_delay);
+        if rng.chance(0.02) {
+            delay *= 20;
+        }
+        delay
+    }
+
+    /// A reader's thread takes its snapshot.
+    pub(super) fn begin_read(&mut self, machine: MachineId, request: Box<Request>) {
+        let delay = self.read_delay(machine);
+        let slot = &self.machines[machine];
+        let Some(process) = &slot.process else { return };
+        let moment = process.views.moment();
+        let snapshot = slot.disks.engine.snapshot().expect("the memory engine has snapshots");
+        let event = Event::LeaseRead { machine, life: slot.life, request, moment, snapshot };
+        self.queue.schedule(self.now + delay, event);
+    }
+
+    /// It looks at the lease, and reads what it has or asks the store.
+    pub(super) fn read_by_lease(
+        &mut self,
+        machine: MachineId,
+        request: Request,
+        moment: Moment,
+        snapshot: &dyn Snapshot,
+    ) {
+        let Some(process) = &self.machines[machine].process else { return };
+        let range = process
+            .views
+            .check(request.region_id, moment, |view, holds| {
+                let is_same = view.region.epoch.version == request.epoch.version;
+                (holds && is_same).then(|| view.region.range.clone())
+            })
+            .flatten();
+        let Some(range) = range else {
+            // The store is asked, once it hears.
+            let request = Box::new(request);
+            match &mut self.machines[machine].frozen {
+                Some(frozen) => frozen.waiting.push(Event::Request { machine, request }),
+                None => self.input(machine, Input::Request(*request)),
+            }
+            return;
+        };
+        let Some(wanted) = self.wanted.get(&request.token).cloned() else { return };
+        self.lease_reads += 1;
+        let seen = pairs(snapshot, &wanted.intersect(&range));
+        let seen = seen.into_iter().map(|(_, key, value)| (key, value)).collect();
+        self.answer(request.token, Fate::Read(seen));
+    }
+
+    /// The order of every reader: the engine's snapshot first, then the region in it.
+    pub(super) fn read(
+        &mut self,
+        machine: MachineId,
+        token: Token,
+        region_id: RegionId,
+        version: u64,
+    ) {
+        let slot = &self.machines[machine];
+        if slot.process.is_none() {
+            return;
+        }
+        let Some(wanted) = self.wanted.get(&token).cloned() else { return };
+        let snapshot = slot.disks.engine.snapshot().expect("the memory engine has snapshots");
+        let fate = match check_read(&*snapshot, region_id, version) {
+            Ok(region) => {
+                // What lies outside of the region is not this read's to see.
+                let range = wanted.intersect(&region.range);
+                let seen = pairs(&*snapshot, &range);
+                Fate::Read(seen.into_iter().map(|(_, key, value)| (key, value)).collect())
+            }
+            Err(Ok(error)) => Fate::Error(error),
+            Err(Err(error)) => return self.fatal(machine, &error, "an engine can be read"),
+        };
+        self.answer(token, fate);
+    }
+}
