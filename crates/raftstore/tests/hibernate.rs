@@ -150,11 +150,7 @@ fn a_leader_that_wakes_asks_before_it_reads() {
 fn who_sleeps_looks_now_and_then() {
     let (mut cluster, leader, region) = asleep(4, StoreConfig { doze_ticks: 200, ..config() });
     let term = cluster.nodes[&leader].store.raft_status(region.id).unwrap().term;
-    let mut woke = 0;
-    cluster.until(401, "two periods", |_| {
-        woke += 1;
-        woke == 400
-    });
+    ticks(&mut cluster, 400);
     all_sleep(&mut cluster);
     assert_eq!(cluster.nodes[&leader].store.raft_status(region.id).unwrap().term, term);
     assert!(1200 + 20 < cluster.sent, "{} messages: nobody woke", cluster.sent);
