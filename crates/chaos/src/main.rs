@@ -13,13 +13,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chaos::{
     cluster::nemesis::Nemesis, dial::TinykvDial, disk_full, kill, pause, power_cut,
     process::Launch, session::Session,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Faults against the product as a real process.
 #[derive(Debug, Parser)]
@@ -176,13 +177,23 @@ fn cluster(options: ClusterOptions) -> anyhow::Result<ExitCode> {
         settings: options.settings,
     };
     let runtime = runtime()?;
-    let mut report = runtime.block_on(chaos::cluster::run(asked, |event, planned| {
+    let run = chaos::cluster::run(asked, |event, planned| {
         eprintln!(
             "at {:7} ms of {planned} nemeses: {} {}: {} ms, no write for {} ms",
             event.at_ms, event.nemesis, event.whom, event.took_ms, event.gap_ms
         );
-    }));
+    });
+    // Dropping the run ends its processes and gives its disks back.
+    let outcome = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            report = run => Ok(report),
+            _ = terminate.recv() => bail!("stopped by SIGTERM"),
+            _ = tokio::signal::ctrl_c() => bail!("stopped by ctrl-c"),
+        }
+    });
     runtime.shutdown_timeout(Duration::from_secs(1));
+    let mut report = outcome?;
     let good = report.passed();
     if !good {
         report.kept_in = Some(scratch.keep().display().to_string());
