@@ -147,7 +147,7 @@ async fn compete_alone(raw: RawClient, number: u32, shared: Arc<Shared>) -> Resu
         raw.put(key.clone(), format!("x {task} y")).await?;
         done.puts.push(shared.clock.monotonic() - began);
         // Half of them, whichever.
-        if task % 2 == 0 {
+        if task.is_multiple_of(2) {
             done.gets += 1;
             if raw.get(key.clone()).await?.is_none() {
                 let message = format!("{} was put and is not there", types::key::display(&key));
