@@ -1,3 +1,5 @@
+//! Tests of the judge: small histories whose verdict is known.
+
 use super::*;
 
 /// A history from lines: action, beginning, end (0: never answered), what was seen.

@@ -1,3 +1,5 @@
+//! Tests of the look at regions.
+
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use engine::{MemoryEngine, WriteBatch};
