@@ -182,6 +182,7 @@ impl Cluster {
             config: StoreConfig::new(id),
             tick: Duration::from_millis(10),
             key_form: Arc::new(|| KeyForm::Raw),
+            has_room: Arc::new(|| true),
         };
         let shell = StoreShell::start(options, parts).unwrap();
         let handle = Arc::new(shell.handle().clone());

@@ -101,6 +101,8 @@ async fn open_engine(
     let options = engine::Options {
         cache_bytes: config.memory.block_cache().0,
         memtable_bytes: config.memory.memtables().0 / 2,
+        // The store stops writing earlier; what is committed has to be applied.
+        disk_reserve_bytes: 0,
         ..engine::Options::default()
     };
     if kind == Kind::Memory {

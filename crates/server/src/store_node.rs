@@ -121,6 +121,10 @@ impl StoreNode {
             transport: Arc::clone(&transport) as Arc<dyn raftstore::shell::Transport>,
             events: Arc::clone(&events) as Arc<dyn Events>,
             rng: Rng::from_entropy(),
+            has_room: {
+                let dir = dir.as_ref().map(|dir| dir.path().to_owned());
+                Arc::new(move || dir.as_deref().is_none_or(has_room))
+            },
         };
         let options = StorageOptions {
             latch: Some(Arc::new(placement.clone())),
@@ -417,6 +421,12 @@ async fn sweep(storage: Storage, interval: Duration, process: Process) {
             }
         }
     }
+}
+
+/// Whether so much of the disk under `path` is free that the store may go on writing. A machine that does not say has.
+fn has_room(path: &std::path::Path) -> bool {
+    let (capacity, available) = disk_space(path);
+    capacity == 0 || limits::DISK_RESERVE_BYTES <= available
 }
 
 /// Bytes of the disk under `path` and how many of them are free; 0 where the machine does not say.

@@ -115,6 +115,17 @@ impl Command {
         }
     }
 
+    /// Whether all it does is to remove something: a full disk has room for that.
+    pub(crate) fn frees(&self) -> bool {
+        let removes = |change: &Modify| !matches!(change, Modify::Put { .. });
+        match &self.action {
+            Action::Change(change) => removes(change),
+            Action::Changes(changes) => changes.iter().all(removes),
+            Action::CompareAndSwap(cas) => cas.new.is_none(),
+            Action::RemoveExpired { .. } => true,
+        }
+    }
+
     /// The ranges that it removes.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = (Family, &KeyRange)> {
         let changes: &[Modify] = match &self.action {

@@ -47,6 +47,10 @@ pub const RAFT_BYTES_WAITING_MAX: usize = 64 * MIB;
 /// When a client may come again to a store that has stopped: it will be another process.
 pub const RETRY_STOPPED_AFTER: Duration = Duration::from_secs(1);
 
+/// Bytes of the disk that are kept free: with less, leaders refuse what needs more. Room for what is under way, for tables
+/// that are merged, and for a few segments of the Raft log.
+pub const DISK_RESERVE_BYTES: u64 = 64 * MIB as u64;
+
 /// Bytes of one engine batch of the group commit: larger ones only add latency.
 pub const WRITE_BATCH_BYTES_MAX: usize = 4 * MIB;
 

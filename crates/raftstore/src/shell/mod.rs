@@ -36,7 +36,7 @@ use std::task::Waker;
 
 pub use handle::StoreHandle;
 pub use jobs::KeyFormNow;
-pub use start::{Options, Parts, StoreShell};
+pub use start::{HasRoom, Options, Parts, StoreShell};
 pub use transport::{Inbox, Transport};
 pub use views::{Moment, TickTimes, Views};
 

@@ -11,7 +11,7 @@ use runtime::Clock;
 use types::{RegionEpoch, RegionError, RegionId, limits};
 
 use super::{
-    Events, Transport, Views, Waiter,
+    Events, HasRoom, Transport, Views, Waiter,
     apply::{self, ApplyWorker, Work},
     handle::ANY_STORE,
     inbox::{Inbox, Mail},
@@ -56,6 +56,7 @@ pub(super) struct Poll<M: Machine, W> {
     pub(super) snapshots: Snapshots,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tick: Duration,
+    pub(super) has_room: HasRoom,
     pub(super) state: PollState<W>,
 }
 
@@ -69,6 +70,8 @@ pub(super) struct PollState<W> {
     log_busy: bool,
     /// Something was appended since the log's thread kept house.
     log_grew: bool,
+    /// What was said of the disk last.
+    is_disk_full: bool,
     /// Pieces of work that were handed to the apply thread and are not done.
     applying: usize,
     /// What this turn has come to.
@@ -87,6 +90,7 @@ impl<W> PollState<W> {
             next_tick: now + tick,
             log_busy: false,
             log_grew: false,
+            is_disk_full: false,
             applying: 0,
             letters: Vec::new(),
             wakers: Vec::new(),
@@ -151,6 +155,11 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
         if self.state.next_tick <= now {
             self.state.next_tick = now + self.tick;
             self.store.step(Input::TimeLost)?;
+        }
+        let is_full = !(self.has_room)();
+        if is_full != self.state.is_disk_full {
+            self.state.is_disk_full = is_full;
+            self.store.step(Input::DiskFull(is_full))?;
         }
         if self.state.log_grew && !self.state.log_busy {
             (self.state.log_grew, self.state.log_busy) = (false, true);

@@ -34,6 +34,9 @@ use crate::{
 /// By how many percent the clocks of two stores may differ in rate.
 const DRIFT_PERCENT: u32 = 5;
 
+/// Says whether the disk has room.
+pub type HasRoom = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// How a store's threads are set.
 #[derive(Clone)]
 pub struct Options {
@@ -43,6 +46,9 @@ pub struct Options {
     pub tick: Duration,
     /// How keys are stored, which says where a region may be cut.
     pub key_form: KeyFormNow,
+    /// Whether the disk has room for more than what is under way. Asked with each tick; without room, leaders refuse what
+    /// needs more.
+    pub has_room: HasRoom,
 }
 
 impl fmt::Debug for Options {
@@ -95,7 +101,7 @@ impl<A: fmt::Debug + Send + 'static, W: Waiter<A>> StoreShell<A, W> {
     where
         M: Machine<Answer = A> + 'static,
     {
-        let Options { mut config, tick, key_form } = options;
+        let Options { mut config, tick, key_form, has_room } = options;
         let Parts { engine, log, log_writer, snapshots, machine, transport, events, clock, rng } =
             parts;
         let ticks = config.core.election_ticks - 1;
@@ -126,6 +132,7 @@ impl<A: fmt::Debug + Send + 'static, W: Waiter<A>> StoreShell<A, W> {
             snapshots: snapshots.clone(),
             clock,
             tick,
+            has_room,
             state: PollState::new(now, tick),
         };
 

@@ -16,7 +16,9 @@ use std::{
 use engine::{Engine, Snapshot, WriteBatch, raft_log::RaftLog};
 use raftstore::{
     StoreConfig, StoreMessage,
-    shell::{self, Events, Inbox, Parts, StoreHandle, StoreShell, Transport, Views, Waiter},
+    shell::{
+        self, Events, HasRoom, Inbox, Parts, StoreHandle, StoreShell, Transport, Views, Waiter,
+    },
     snapshot::Snapshots,
     split_check::KeyForm,
     store::{RequestKind, Response, check_read},
@@ -34,7 +36,6 @@ use crate::{
 };
 
 /// What a replicated store is made of, beside its engine.
-#[derive(Debug)]
 pub struct Replication {
     /// The store's settings.
     pub config: StoreConfig,
@@ -52,6 +53,14 @@ pub struct Replication {
     pub events: Arc<dyn Events>,
     /// Draws election timeouts.
     pub rng: Rng,
+    /// Whether the disk has room for more than what is under way.
+    pub has_room: HasRoom,
+}
+
+impl fmt::Debug for Replication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replication").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 /// The way into the replicated store of a [`Storage`](super::Storage): for messages of other stores, and for what the
@@ -119,8 +128,17 @@ impl Replicated {
         has_latch: bool,
         replication: Replication,
     ) -> Result<Replicated> {
-        let Replication { config, tick, log, log_writer, snapshots, transport, events, rng } =
-            replication;
+        let Replication {
+            config,
+            tick,
+            log,
+            log_writer,
+            snapshots,
+            transport,
+            events,
+            rng,
+            has_room,
+        } = replication;
         let parts = Parts {
             engine: Arc::clone(&engine),
             log: log.clone(),
@@ -138,7 +156,7 @@ impl Replicated {
             (ApiMode::V2, _) | (ApiMode::V1, Some(KeyMode::Txn)) => KeyForm::Encoded,
             (ApiMode::V1 | ApiMode::V1Ttl, _) => KeyForm::Raw,
         });
-        let shell = StoreShell::start(shell::Options { config, tick, key_form }, parts)
+        let shell = StoreShell::start(shell::Options { config, tick, key_form, has_room }, parts)
             .map_err(|error| Error::Engine(to_engine(&error)))?;
         let handle = RaftHandle(shell.handle().clone());
         let shell = Mutex::new(Some(shell));
@@ -162,7 +180,12 @@ impl Replicated {
         });
         let entry = entry::encode(&command.action);
         self.commands.fetch_add(1, Ordering::Relaxed);
-        self.handle.0.write((region.id, region.epoch), keys, entry, ticket);
+        let (first, last) = keys;
+        let kind = match command.frees() {
+            true => RequestKind::Free { first, last, command: entry },
+            false => RequestKind::Write { first, last, command: entry },
+        };
+        self.handle.0.ask(region.id, region.epoch, kind, ticket);
     }
 
     /// Writes down what the scheduler has decided. If that gets lost, the scheduler is asked again; if there is none,
