@@ -3,6 +3,9 @@
 
 use std::collections::BTreeSet;
 
+/// Switches in the core that only whole stores, with disks of their own, show: they are in the table of `raftstore`.
+const OF_STORES: [&str; 1] = ["leader_ignores_its_disk"];
+
 #[test]
 fn the_table_of_mutants_is_complete() {
     let mut switches = BTreeSet::new();
@@ -13,7 +16,10 @@ fn the_table_of_mutants_is_complete() {
         }
         let text = std::fs::read_to_string(path).unwrap();
         for rest in text.split("mutant!(\"").skip(1) {
-            switches.insert(rest.split('"').next().unwrap().to_owned());
+            let switch = rest.split('"').next().unwrap();
+            if !OF_STORES.contains(&switch) {
+                switches.insert(switch.to_owned());
+            }
         }
     }
     let table: Vec<String> = raft::MUTANTS.iter().map(|(name, _)| (*name).to_owned()).collect();

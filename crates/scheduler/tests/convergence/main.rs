@@ -34,7 +34,7 @@ const REQUIRED: [&str; 5] = [
 ];
 
 /// Seeds in each run. Known bugs must be found by one of those that hold without them.
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 16;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
