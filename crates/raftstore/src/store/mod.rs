@@ -9,7 +9,9 @@
 
 mod consistency;
 mod hibernate;
+mod life;
 mod log_gc;
+mod look;
 mod messages;
 mod open;
 mod reports;
@@ -44,7 +46,7 @@ use crate::{
     report::RegionReport,
     snapshot::Descriptor,
     split_check::{SplitCheck, SplitJob},
-    state::{self, ApplyState, FIRST_INDEX, FIRST_TERM, encode_hard_state},
+    state::{self, ApplyState},
 };
 
 pub(crate) use consistency::Hashes;
@@ -551,90 +553,6 @@ impl<A> Store<A> {
         Ok(())
     }
 
-    /// A region has come from a split: its peer here begins.
-    fn begin_child(&mut self, region: &Region, campaigns: bool) -> Result<()> {
-        let Some(own) = region.peer_on(self.config.store_id).copied() else { return Ok(()) };
-        if let Some(found) = self.peers.get_mut(&region.id) {
-            // Who was told of the region before the split was applied here. Its votes stay in the log.
-            if mutant!("earlier_peer_stays_after_a_split") {
-                return Ok(());
-            }
-            sometimes!("store: a split replaces a peer that a message has made");
-            let came_back = own.id < found.id && !mutant!("split_revives_who_moved_away");
-            found.end(&mut self.out);
-            self.forget_sleeper(region.id);
-            self.peers.remove(&region.id);
-            if came_back {
-                // Meanwhile the region has moved away and come back. What the split has made is nobody's; who came back
-                // begins again when that is gone.
-                sometimes!("store: a split finds that its region has moved away and come back");
-                self.remove_data(region.clone(), ApplyState::FIRST);
-                return Ok(());
-            }
-        }
-        let bounds = self.log.bounds(region.id.0);
-        // After a crash the log may be ahead of the engine.
-        if bounds.is_some_and(|bounds| FIRST_INDEX <= bounds.base_index) {
-            sometimes!("store: a split is applied again after a crash");
-        }
-        if bounds.is_none_or(|bounds| bounds.base_index < FIRST_INDEX)
-            || mutant!("split_resets_log")
-        {
-            self.log.append(first_log(region.id, self.log.state(region.id.0)))?;
-        }
-        let rng = self.rng.fork();
-        let applied = ApplyState::FIRST;
-        let mut peer =
-            Peer::new(&self.config, self.log.clone(), own.id, region.clone(), applied, rng)?;
-        if campaigns || region.peers.len() == 1 {
-            peer.node.campaign();
-        }
-        self.ranges.insert(region.range.start.clone(), region.id);
-        self.peers.insert(region.id, peer);
-        self.wake(region.id);
-        let (known, other): (VecDeque<_>, VecDeque<_>) =
-            self.early.drain(..).partition(|message| message.region_id == region.id);
-        self.early = other;
-        for message in known {
-            sometimes!("store: an early message reaches the region that a split has made");
-            self.on_message(message)?;
-        }
-        Ok(())
-    }
-
-    /// The peer of a region is gone from here for good, and so are its data.
-    fn destroy(&mut self, region_id: RegionId) {
-        self.forget_sleeper(region_id);
-        let Some(mut peer) = self.peers.remove(&region_id) else { return };
-        peer.end(&mut self.out);
-        self.flying.remove(&region_id);
-        self.out.push(Output::Gone { region_id });
-        if self.ranges.get(&peer.region.range.start) == Some(&region_id) {
-            self.ranges.remove(&peer.region.range.start);
-        }
-        self.forget_made(region_id, peer.node.storage().drop_snapshot());
-        self.snapshots.sending.retain(|(region, _)| *region != region_id);
-        let own = peer.member();
-        match peer.installing.take() {
-            // The applier may be at it.
-            Some(Descriptor { region, applied, .. }) => {
-                self.remove_data(with_own(region, own), applied);
-            }
-            None if peer.is_initialised() => {
-                self.remove_data(with_own(peer.region, own), peer.applied)
-            }
-            // There are no data. Its votes stay in the log.
-            None => sometimes!("store: a peer without data is destroyed"),
-        }
-    }
-
-    /// Has the data of a region removed, and everything that is known of it but a tombstone. Nobody lives there before.
-    fn remove_data(&mut self, region: Region, applied: ApplyState) {
-        self.destroying.insert(region.id, Destroying { range: region.range.clone(), applied });
-        let ranges = vec![region.range.clone()];
-        self.out.push(Output::Apply(Task::Destroy { region, ranges }));
-    }
-
     fn on_engine_synced(&mut self) -> Result<()> {
         let mut batch = LogBatch::new();
         for after in self.syncing.take().unwrap_or_default() {
@@ -678,92 +596,6 @@ impl<A> Store<A> {
             self.peers.get(id).is_some_and(|peer| !peer.region.range.intersect(range).is_empty())
         })
     }
-
-    /// The regions of this store, as far as they are initialised, in the order of their ids.
-    pub fn regions(&self) -> impl Iterator<Item = &Region> {
-        self.peers.values().filter(|peer| peer.is_initialised()).map(|peer| &peer.region)
-    }
-
-    /// All peers of this store, those too that know nothing of their region yet, in the order of their regions' ids.
-    pub fn peers(&self) -> impl Iterator<Item = (RegionId, PeerId)> {
-        self.peers.iter().map(|(region, peer)| (*region, peer.id))
-    }
-
-    /// A line for each peer, for people.
-    pub fn statuses(&self) -> impl Iterator<Item = String> {
-        self.peers.values().map(|peer| {
-            let status = peer.node.status();
-            let (region, members) = (&peer.region, &peer.region.peers);
-            let members: Vec<String> = members
-                .iter()
-                .map(|member| format!("{}@{}{:?}", member.id, member.store_id, member.role))
-                .collect();
-            format!(
-                "region {} [{}, {}) epoch {} peer {} {:?} of {} term {} log {}..={} commit {} applied {}/{}{}{} members {members:?}",
-                region.id,
-                types::key::display(&region.range.start),
-                types::key::display(&region.range.end),
-                region.epoch,
-                peer.id,
-                status.role,
-                status.leader,
-                status.term,
-                status.first_index,
-                status.last_index,
-                status.committed,
-                status.applied,
-                peer.applied.index,
-                if peer.installing.is_some() { " installing" } else { "" },
-                if peer.is_removed { " removed" } else { "" },
-            )
-        })
-    }
-
-    /// What the Raft core of a region believes.
-    pub fn raft_status(&self, region: RegionId) -> Option<raft::Status> {
-        self.peers.get(&region).map(|peer| peer.node.status())
-    }
-
-    /// How far a region is applied here.
-    pub fn applied(&self, region: RegionId) -> Option<ApplyState> {
-        self.peers.get(&region).map(|peer| peer.applied)
-    }
-
-    /// The invariant of ranges: what is initialised here never overlaps.
-    ///
-    /// # Errors
-    /// The two that do.
-    pub fn check_ranges(&self) -> Result<(), Box<(Region, Region)>> {
-        let mut regions: Vec<&Region> = self.regions().collect();
-        regions.sort_by(|one, other| one.range.start.cmp(&other.range.start));
-        for pair in regions.windows(2) {
-            let end = &pair[0].range.end;
-            if end.is_empty() || pair[1].range.start < *end {
-                return Err(Box::new((pair[0].clone(), pair[1].clone())));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The region for a tombstone, which remembers who lived here though that is no member any more.
-fn with_own(mut region: Region, own: types::Peer) -> Region {
-    let is_missing = region.peers.iter().all(|peer| peer.id != own.id);
-    if is_missing && !mutant!("tombstone_forgets_who_lived_there") {
-        region.peers.push(own);
-    }
-    region
-}
-
-/// The log of a new group. A vote that was given before is kept.
-fn first_log(region: RegionId, state: Option<Bytes>) -> LogBatch {
-    let mut batch = LogBatch::new();
-    batch.reset(region.0, FIRST_INDEX, FIRST_TERM);
-    if state.is_none() {
-        let hard_state = raft::HardState { term: FIRST_TERM, vote: 0, commit: FIRST_INDEX };
-        batch.put_state(region.0, encode_hard_state(hard_state));
-    }
-    batch
 }
 
 /// The region that a read may look at, in a snapshot of the engine that was taken after [`Output::Read`].

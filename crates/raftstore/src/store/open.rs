@@ -16,7 +16,7 @@ use engine::{
 };
 use types::{Region, RegionId, marks::sometimes};
 
-use super::{Destroying, Output, Store, first_log};
+use super::{Destroying, Output, Store, life::first_log};
 use crate::{
     apply::Task,
     config::StoreConfig,
