@@ -5,7 +5,6 @@
 pub const MUTANTS: &[(&str, &str)] = &[
     ("alone_answers_before_sync", "a store alone acknowledges what a crash takes (R9)"),
     ("applied_index_before_its_effects", "a crash leaves the index without what it says (R8)"),
-    ("earlier_peer_stays_after_a_split", "who was made by a message lives on after the split (M2)"),
     ("leader_ignores_its_disk", "a leader whose disk stands still goes on leading (R11)"),
     ("lease_behind_followers", "a leader shows what was before what a follower has shown (M8)"),
     ("lease_newer_than_the_snapshot", "a snapshot is read that is older than the lease (M10)"),

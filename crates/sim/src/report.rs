@@ -42,7 +42,7 @@ pub struct Totals {
     hash: u64,
     counts: BTreeMap<&'static str, u64>,
     marks: BTreeMap<&'static str, u64>,
-    required: Required,
+    required: &'static [Required],
 }
 
 /// For programs.
@@ -64,7 +64,7 @@ struct Json<'a> {
 
 impl Totals {
     /// Sums from nothing.
-    pub fn new(from: u64, required: Required) -> Totals {
+    pub fn new(from: u64, required: &'static [Required]) -> Totals {
         Totals { from, required, ..Totals::default() }
     }
 
@@ -93,13 +93,15 @@ impl Totals {
         self
     }
 
-    /// What must have happened and has not.
+    /// What must have happened in so many seeds and has not.
     pub fn missing(&self) -> Vec<&'static str> {
-        let (marks, counts) = self.required;
-        let marks = marks.iter().filter(|name| !self.marks.contains_key(*name));
-        let counts =
-            counts.iter().filter(|name| self.counts.get(*name).is_none_or(|count| *count == 0));
-        marks.chain(counts).copied().collect()
+        let due = self.required.iter().filter(|required| required.from_seeds <= self.seeds);
+        let missing = |required: &Required| {
+            let marks = required.marks.iter().filter(|name| !self.marks.contains_key(*name));
+            let is_zero = |name: &&&str| self.counts.get(**name).is_none_or(|count| *count == 0);
+            marks.chain(required.counts.iter().filter(is_zero)).copied().collect::<Vec<_>>()
+        };
+        due.flat_map(missing).collect()
     }
 
     /// Virtual hours.

@@ -1,7 +1,15 @@
 //! What a run over many seeds must have seen. A simulator that never gets there proves nothing about there.
 
-/// Names of rare events that must have happened, and of counters that must not be 0.
-pub type Required = (&'static [&'static str], &'static [&'static str]);
+/// What a run over so many seeds must have seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Required {
+    /// With fewer seeds nothing of this is required.
+    pub from_seeds: u64,
+    /// Names of rare events that must have happened.
+    pub marks: &'static [&'static str],
+    /// Names of counters that must not be 0.
+    pub counts: &'static [&'static str],
+}
 
 /// Rare events of Raft groups, by their names in the code's `sometimes!`.
 pub const REQUIRED: &[&str] = &[
@@ -58,6 +66,3 @@ pub const REQUIRED_COUNTS: &[&str] = &[
     "writes_acknowledged",
     "writes_lost_for_certain",
 ];
-
-/// With fewer seeds than this nothing is required.
-pub const REQUIRED_FROM_SEEDS: u64 = 400;

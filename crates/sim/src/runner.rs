@@ -45,7 +45,7 @@ pub trait Simulation: Copy + Send + 'static {
     /// The usual settings.
     const USUAL: Settings;
     /// What a run over many seeds must have seen.
-    const REQUIRED: Required;
+    const REQUIRED: &'static [Required];
     /// Known bugs that can be switched on, each with what it breaks.
     const MUTANTS: &'static [(&'static str, &'static str)];
 

@@ -63,7 +63,7 @@ fn every_property_of_stores_holds_in_a_few_seeds() {
     for seed in 1..=12 {
         let outcome = store::run(seed, SHORT);
         assert!(outcome.violation.is_none(), "seed {seed}: {:?}", outcome.violation);
-        assert!(outcome.counters.events > 1000, "seed {seed} did nothing");
+        assert!(outcome.counters.events > 100, "seed {seed} did nothing");
     }
 }
 

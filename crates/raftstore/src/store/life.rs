@@ -23,9 +23,6 @@ impl<A> Store<A> {
         let Some(own) = region.peer_on(self.config.store_id).copied() else { return Ok(()) };
         if let Some(found) = self.peers.get_mut(&region.id) {
             // Who was told of the region before the split was applied here. Its votes stay in the log.
-            if mutant!("earlier_peer_stays_after_a_split") {
-                return Ok(());
-            }
             sometimes!("store: a split replaces a peer that a message has made");
             let came_back = own.id < found.id && !mutant!("split_revives_who_moved_away");
             found.end(&mut self.out);

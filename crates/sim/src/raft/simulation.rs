@@ -16,7 +16,8 @@ pub struct RaftGroup;
 impl Simulation for RaftGroup {
     const COMMAND: &'static str = "";
     const USUAL: Settings = Settings::of(20 * SECOND);
-    const REQUIRED: Required = (REQUIRED, REQUIRED_COUNTS);
+    const REQUIRED: &'static [Required] =
+        &[Required { from_seeds: 400, marks: REQUIRED, counts: REQUIRED_COUNTS }];
     const MUTANTS: &'static [(&'static str, &'static str)] = raft::MUTANTS;
 
     fn run(seed: u64, settings: Settings) -> Run {

@@ -11,7 +11,7 @@ mod judge;
 mod machine;
 pub mod options;
 mod placement;
-pub mod required;
+mod required;
 mod run;
 mod simulation;
 mod world;

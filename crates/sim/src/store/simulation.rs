@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     faults::FaultKind,
-    required::{REQUIRED, REQUIRED_COUNTS},
+    required::REQUIRED,
     run::{self, Counters},
 };
 use crate::{
@@ -20,7 +20,7 @@ pub struct Stores;
 impl Simulation for Stores {
     const COMMAND: &'static str = "store ";
     const USUAL: Settings = Settings::of(60 * SECOND);
-    const REQUIRED: Required = (REQUIRED, REQUIRED_COUNTS);
+    const REQUIRED: &'static [Required] = REQUIRED;
     const MUTANTS: &'static [(&'static str, &'static str)] = raftstore::MUTANTS;
 
     fn run(seed: u64, settings: Settings) -> Run {
