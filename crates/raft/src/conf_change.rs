@@ -127,7 +127,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
 
     /// Whether those who stay know that the removal of this node at `index` is committed.
     pub(crate) fn is_removal_known(&self, index: u64) -> bool {
-        if index <= self.told_commit {
+        if index <= self.told_commit || self.is_followed_by_a_change(index) {
             return true;
         }
         let Role::Leader(leader) = &self.role else { return false };
@@ -137,6 +137,24 @@ impl<S: Storage, R: Rng> Node<S, R> {
             || quorum::agree(&rest, |member| {
                 leader.get(member).is_some_and(|progress| index <= progress.committed)
             })
+    }
+
+    /// Whether a change of the members that is committed lies behind the one at `index`: who proposed it had applied that
+    /// one, and so knew it durably. (The owner has added a node again under the id of one that was removed.)
+    fn is_followed_by_a_change(&self, index: u64) -> bool {
+        let end = self.log.agreed() + 1;
+        let mut next = index + 1;
+        while next < end {
+            let Ok(entries) = self.log.entries(next, end, self.config.max_apply_bytes) else {
+                break;
+            };
+            if entries.iter().any(|entry| entry.kind == EntryKind::ConfChange) {
+                return true;
+            }
+            let Some(last) = entries.last() else { break };
+            next = last.index + 1;
+        }
+        false
     }
 
     /// A leader that is no voter any more leaves when the others can go on without it, and asks the best of them to

@@ -105,7 +105,7 @@ impl Stage {
     /// milliseconds.
     ///
     /// # Errors
-    /// See [`Stage::serves`].
+    /// See `Stage::serves`.
     pub async fn rest(&mut self) -> anyhow::Result<u64> {
         self.probe.open_window();
         sleep(self.moment(200, 800)).await;
