@@ -2,7 +2,7 @@
 //!
 //! `world` is machines with stores in virtual time; `clients` write and read by routes that may be old; `placement`
 //! plays the scheduler; `faults` strike; `judge` hears what stores do, and `check::history` judges what clients saw.
-//! [`run`] plays a seed from the first event to the verdict.
+//! `run` plays a seed from the first event to the verdict.
 
 mod clients;
 mod command;
