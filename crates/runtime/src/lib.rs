@@ -4,6 +4,7 @@
 //! [`Clock`] and [`Fs`], so that tests and the simulator put a virtual world under the same code:
 //! [`real`] is the machine, [`sim`] is a disk that loses what was not synced and a clock that somebody sets.
 
+pub mod bell;
 pub mod clock;
 pub mod fs;
 pub mod real;
@@ -11,6 +12,7 @@ pub mod rng;
 pub mod sim;
 pub mod task;
 
+pub use bell::Bell;
 pub use clock::Clock;
 pub use fs::{File, Fs};
 pub use rng::Rng;

@@ -66,7 +66,10 @@ impl<C: Future> Future for WithHandlers<C> {
         let this = &mut *self;
         loop {
             // Answers first: the connection then writes all of them at once, and reads the next requests.
-            while let Poll::Ready(Some(())) = this.running.poll_next_unpin(cx) {}
+            // What the handlers want of the store's threads is announced once for all of them.
+            runtime::bell::together(|| {
+                while let Poll::Ready(Some(())) = this.running.poll_next_unpin(cx) {}
+            });
             if let Poll::Ready(ended) = this.connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }

@@ -2,11 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use raft::MessageBody as RaftBody;
+use runtime::Bell;
 use types::{RegionError, limits};
 
 use crate::{
@@ -53,7 +54,7 @@ struct Queue<A, W> {
 #[derive(Debug)]
 pub(super) struct Inbox<A, W> {
     queue: Mutex<Queue<A, W>>,
-    bell: Condvar,
+    bell: Bell,
     failure: OnceLock<Error>,
 }
 
@@ -67,7 +68,7 @@ impl<A, W> Inbox<A, W> {
             is_asleep: false,
             is_closed: false,
         };
-        Inbox { queue: Mutex::new(queue), bell: Condvar::new(), failure: OnceLock::new() }
+        Inbox { queue: Mutex::new(queue), bell: Bell::default(), failure: OnceLock::new() }
     }
 
     /// Puts a request; gives it back with the reason if there is no room.
@@ -127,8 +128,7 @@ impl<A, W> Inbox<A, W> {
         let mut queue = self.queue();
         if queue.mail.is_empty() && !queue.is_closed && !patience.is_zero() {
             queue.is_asleep = true;
-            let waited = self.bell.wait_timeout(queue, patience);
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue = self.bell.wait(queue, patience);
             queue.is_asleep = false;
         }
         std::mem::swap(&mut queue.mail, into);
@@ -171,7 +171,7 @@ impl<A, W> Inbox<A, W> {
         let rings = queue.is_asleep;
         drop(queue);
         if rings {
-            self.bell.notify_one();
+            self.bell.ring();
         }
     }
 
