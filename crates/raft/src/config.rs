@@ -53,6 +53,10 @@ pub struct Config {
     pub priority: u8,
     /// How reads are made safe.
     pub read_mode: ReadMode,
+    /// Whether a follower that lacks no entries is told only with the next tick what is committed, if no entries come
+    /// before. Saves a message and its answer for every write that comes alone. Followers are told at once as soon as
+    /// one has asked for a read in the leader's term, and after [`Node::tell_commit`](crate::Node::tell_commit).
+    pub lazy_commit: bool,
     /// After this many ticks without word about a snapshot under way the leader tries again; 0: it waits for
     /// [`Node::report_snapshot`](crate::Node::report_snapshot) as long as it takes.
     pub snapshot_ticks: u32,
@@ -80,6 +84,7 @@ impl Config {
             check_quorum: true,
             priority: Config::PRIORITY_MAX,
             read_mode: ReadMode::Index,
+            lazy_commit: false,
             snapshot_ticks: 600,
         }
     }

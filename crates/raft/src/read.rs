@@ -65,7 +65,7 @@ pub(crate) struct Reads {
     /// Reads for the next round.
     unsent: Vec<Origin>,
     /// A follower has asked in this term.
-    serves_followers: bool,
+    pub(crate) serves_followers: bool,
 }
 
 #[derive(Debug)]

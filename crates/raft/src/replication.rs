@@ -100,13 +100,15 @@ impl<S: Storage, R: Rng> Node<S, R> {
             return;
         }
         leader.must_look = false;
+        let to_tell = leader.to_tell(&self.log, &self.config);
+        leader.to_tell = to_tell;
         let first_own = leader.first_own;
         let outbox = &mut self.messages;
         let (log, config) = (&self.log, &self.config);
         for progress in leader.progress.iter_mut().filter(|progress| progress.id != id) {
             let to = progress.id;
             let mut send = |body| outbox.push(Message { from: id, to, term, body });
-            while lacks(progress, log, config) {
+            while lacks(progress, log, config, to_tell) {
                 match append_for(progress, log, config, (first_own, term)) {
                     Ok(body) => send(body),
                     Err(StorageError::Compacted) => {
@@ -133,12 +135,13 @@ impl<S: Storage, R: Rng> Node<S, R> {
     /// Whether some follower lacks something that may be sent now.
     pub(crate) fn has_appends(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        let id = self.config.id;
+        let (id, log, config) = (self.config.id, &self.log, &self.config);
+        let to_tell = leader.to_tell(log, config);
         leader.must_look
             && leader
                 .progress
                 .iter()
-                .any(|progress| progress.id != id && lacks(progress, &self.log, &self.config))
+                .any(|progress| progress.id != id && lacks(progress, log, config, to_tell))
     }
 
     pub(crate) fn on_append(
@@ -310,6 +313,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
                 progress.become_probe(progress.matched + 1, true);
             }
         }
+        self.tell_commit();
         self.tick_transfer();
         let Role::Leader(leader) = &mut self.role else { return };
         if self.config.election_ticks <= leader.quorum_elapsed {
@@ -392,6 +396,18 @@ impl<S: Storage, R: Rng> Node<S, R> {
         Ok(())
     }
 
+    /// Tells the followers what is committed, with the next Ready, though [`Config::lazy_commit`] would have it wait: it
+    /// is more than data.
+    pub fn tell_commit(&mut self) {
+        let committed = self.log.committed();
+        if let Role::Leader(leader) = &mut self.role
+            && leader.to_tell < committed
+        {
+            leader.to_tell = committed;
+            leader.must_look = true;
+        }
+    }
+
     /// Looks at the followers with the next Ready.
     pub(crate) fn look(&mut self) {
         if let Role::Leader(leader) = &mut self.role {
@@ -400,10 +416,11 @@ impl<S: Storage, R: Rng> Node<S, R> {
     }
 }
 
-/// Whether there is something to send to this follower, and it may be sent.
-fn lacks<S: Storage>(progress: &Progress, log: &Log<S>, config: &Config) -> bool {
+/// Whether there is something to send to this follower, and it may be sent. That something up to `to_tell` is committed
+/// is worth a message of its own.
+fn lacks<S: Storage>(progress: &Progress, log: &Log<S>, config: &Config, to_tell: u64) -> bool {
     let has_entries = progress.next <= log.last_index();
-    let has_commit = progress.sent_commit < log.committed().min(progress.next - 1);
+    let has_commit = progress.sent_commit < to_tell.min(progress.next - 1);
     match &progress.state {
         ProgressState::Probe { is_waiting } => {
             let is_unknown = progress.matched + 1 < progress.next;
@@ -462,6 +479,18 @@ fn append_for<S: Storage>(
 }
 
 impl Leader {
+    /// Up to where followers are told at once what is committed.
+    fn to_tell<S: Storage>(&self, log: &Log<S>, config: &Config) -> u64 {
+        let committed = log.committed();
+        // Its first commit says that it leads; who reads from followers, or waits for them to know, waits for this.
+        let is_awaited = self.reads.serves_followers
+            || self.to_tell < self.first_own
+            || self.removed_at.is_some()
+            || log.held().is_some()
+            || self.transfer.is_some();
+        if is_awaited || !config.lazy_commit { committed } else { self.to_tell.min(committed) }
+    }
+
     /// The voter that is furthest, other than `id`: the best successor.
     pub(crate) fn furthest(&self, is_voter: impl Fn(u64) -> bool, id: u64) -> Option<u64> {
         let mut candidates: Vec<&Progress> = self

@@ -43,6 +43,8 @@ pub(crate) struct Leader {
     pub(crate) first_own: u64,
     /// Something may be there to send.
     pub(crate) must_look: bool,
+    /// Followers are told that everything up to here is committed, even if nothing else is to be said.
+    pub(crate) to_tell: u64,
     pub(crate) heartbeat_elapsed: u32,
     pub(crate) quorum_elapsed: u32,
     pub(crate) transfer: Option<Transfer>,
@@ -183,6 +185,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
             progress,
             first_own,
             must_look: true,
+            to_tell: 0,
             heartbeat_elapsed: 0,
             quorum_elapsed: 0,
             transfer: None,

@@ -72,6 +72,7 @@ impl Owner {
             max_apply_bytes: 200,
             pre_vote: settings & 2 == 0,
             check_quorum: settings & 4 == 0,
+            lazy_commit: settings & 128 == 0,
             read_mode: match settings & 12 {
                 0 => ReadMode::Lease { ticks: 3, drift_percent: 10 },
                 _ => ReadMode::Index,

@@ -101,11 +101,12 @@ impl Script {
         let nodes = arguments.number("nodes", 3)?;
         let words = arguments.words();
         for word in &words {
-            if !["prevote", "quorum"].contains(word) {
+            if !["prevote", "quorum", "lazy"].contains(word) {
                 return Err(format!("a group with {word}?").into());
             }
         }
         let (pre_vote, check_quorum) = (words.contains(&"prevote"), words.contains(&"quorum"));
+        let lazy_commit = words.contains(&"lazy");
         let read_mode = match arguments.key("lease") {
             Some(ticks) => ReadMode::Lease {
                 ticks: ticks.parse()?,
@@ -127,6 +128,7 @@ impl Script {
             heartbeat_ticks: 2,
             pre_vote,
             check_quorum,
+            lazy_commit,
             read_mode,
             max_message_bytes,
             max_inflight_messages,

@@ -59,7 +59,7 @@ impl StoreConfig {
     pub fn new(store_id: StoreId) -> StoreConfig {
         StoreConfig {
             store_id,
-            core: Config::new(1),
+            core: Config { lazy_commit: true, ..Config::new(1) },
             log_gc_ticks: 30,
             log_gc_entries: 73_000,
             log_gc_bytes: 72 << 20,

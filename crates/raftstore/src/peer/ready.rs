@@ -224,6 +224,8 @@ impl Peer {
 
     /// Performs an effect on the peer itself. Returns where a snapshot stood that is of no use any more.
     pub(crate) fn take_effect(&mut self, effect: &Effect) -> Option<ApplyState> {
+        // Nobody should be long without knowing it: the regions of a split vote for themselves.
+        self.node.tell_commit();
         let dropped = match effect {
             Effect::CompactLog { .. } | Effect::Hash(_) | Effect::VerifyHash { .. } => None,
             _ => self.node.storage().drop_snapshot(),

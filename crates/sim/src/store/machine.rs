@@ -90,6 +90,7 @@ impl Process {
             cache_bytes: 16 << 10,
             purge_bytes: 4 * u64::from(segment_bytes),
             spares_max: 1,
+            grow_bytes: 4 << 10,
         };
         let dir = Path::new("/store");
         let (log, log_writer) =

@@ -162,6 +162,7 @@ fn store(rng: &mut Rng, swarm: &Swarm) -> StoreConfig {
     core.max_inflight_messages = *pick(rng, &[1, 8, 256]);
     core.max_uncommitted_bytes = *pick(rng, &[10_000, 1 << 20]);
     core.snapshot_ticks = rng.range(10..=60) as u32;
+    core.lazy_commit = rng.chance(0.7);
     config.stale_ticks = core.election_ticks * (2 + index(rng, 4) as u32);
     config.early_messages_max = *pick(rng, &[1, 8, 256]);
     config
