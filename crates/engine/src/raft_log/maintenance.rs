@@ -90,9 +90,6 @@ impl Spares {
 /// A group for less is hardly worth its frame.
 const REWRITE_BYTES_MIN: u64 = 16 << 10;
 
-/// Zeros are written in pieces of this size.
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
-
 impl RaftLogWriter {
     /// Does a bounded step of housekeeping, of about `budget_bytes` of I/O: finishes a full segment, prepares the next
     /// one, frees the oldest one or writes again what is still needed of it. To be called after a sync, when nothing
@@ -225,15 +222,17 @@ impl RaftLogWriter {
             None => (shared.open_file(self.spares.next_path(&shared))?, 0),
         };
         let size = u64::from(shared.options.segment_bytes);
-        match write_zeros(&file, done, size, budget_bytes) {
-            Ok(written) if written < size => self.spares.preparing = Some((file, written)),
-            Ok(_) => self.spares.ready.push(file.path),
+        let end = size.min(done.saturating_add(budget_bytes.max(1)));
+        match file.write_zeros(done, end).and_then(|()| file.sync()) {
+            Ok(()) if end < size => self.spares.preparing = Some((file, end)),
+            Ok(()) => self.spares.ready.push(file.path),
             Err(error) if is_full(&error) => {
                 self.spares.refused = true;
                 remove(&shared, &file.path)?;
             }
             Err(error) => return Err(error),
         }
+        self.shared.state().statistics.zeroed_bytes += end - done;
         self.note_spares();
         Ok(())
     }
@@ -343,19 +342,6 @@ fn read_entry(
     let entry = LogEntry { term: location.term, index, kind, data: data.slice(BLOB_ENTRY_BYTES..) };
     verify(file, region, &entry, &location)?;
     Ok(Rewrite { index, location, kind, data: entry.data })
-}
-
-/// Writes zeros from `done` on, at most about `budget` bytes and up to `size`, and syncs. Says how far it came.
-fn write_zeros(file: &SegmentFile, done: u64, size: u64, budget: u64) -> crate::Result<u64> {
-    let end = size.min(done.saturating_add(budget.max(1)));
-    let mut at = done;
-    while at < end {
-        let piece = (end - at).min(ZEROS.len() as u64);
-        file.write(&ZEROS[..piece as usize], at)?;
-        at += piece;
-    }
-    file.sync()?;
-    Ok(at)
 }
 
 fn remove(shared: &Shared, path: &Path) -> crate::Result<()> {

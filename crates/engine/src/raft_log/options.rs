@@ -14,6 +14,9 @@ pub struct Options {
     pub purge_bytes: u64,
     /// Most segments that are kept ready to be overwritten.
     pub spares_max: usize,
+    /// Without one of them a file grows: by so many bytes of zeros beyond what is written, or by less while it is small.
+    /// A sync of what lies within the file is cheaper than one that finds room.
+    pub grow_bytes: u32,
 }
 
 impl Default for Options {
@@ -23,6 +26,7 @@ impl Default for Options {
             cache_bytes: 32 << 20,
             purge_bytes: 512 << 20,
             spares_max: 2,
+            grow_bytes: 512 << 10,
         }
     }
 }

@@ -249,7 +249,7 @@ impl<'a> Recovery<'a> {
             let held = BTreeMap::new();
             let ordinal = segments.push(Segment { name, capacity, file: Some(file.clone()), held });
             if let (None, Some(contents)) = (next, contents) {
-                end = End::new(ordinal, name, capacity, file, contents);
+                end = End::new(ordinal, name, (len as u32, capacity), file, contents);
             }
         }
         let cache = Cache::new(options.cache_bytes);
@@ -280,7 +280,7 @@ impl End {
     fn new(
         segment: Ordinal,
         name: u64,
-        capacity: u32,
+        (reach, capacity): (u32, u32),
         file: Arc<SegmentFile>,
         contents: Contents,
     ) -> End {
@@ -293,6 +293,7 @@ impl End {
             capacity,
             file,
             end: offset as u32,
+            reach,
             last_number: next_number - 1,
             footer,
         };

@@ -43,6 +43,9 @@ const ENTRY_COST: u64 = 96;
 /// What a base takes on disk at most, in company; and a state beside itself.
 pub(super) const RECORD_COST: u64 = 96;
 
+/// Zeros are written in pieces of this size.
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
 /// The file of a segment. Who reads from it keeps it: a file that is freed meanwhile is not given to the next segment.
 #[derive(Debug)]
 pub(super) struct SegmentFile {
@@ -67,6 +70,17 @@ impl SegmentFile {
     pub(super) fn write(&self, bytes: &[u8], offset: u64) -> crate::Result<()> {
         let written = self.file.write_all_at(bytes, offset);
         written.map_err(|error| io_error("write of the raft log", &self.path, error))
+    }
+
+    /// Writes zeros from `start` to before `end`.
+    pub(super) fn write_zeros(&self, start: u64, end: u64) -> crate::Result<()> {
+        let mut at = start;
+        while at < end {
+            let piece = (end - at).min(ZEROS.len() as u64);
+            self.write(&ZEROS[..piece as usize], at)?;
+            at += piece;
+        }
+        Ok(())
     }
 
     pub(super) fn sync(&self) -> crate::Result<()> {

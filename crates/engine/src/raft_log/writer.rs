@@ -34,6 +34,8 @@ pub(super) struct OpenSegment {
     pub(super) file: Arc<SegmentFile>,
     /// Where the groups end.
     pub(super) end: u32,
+    /// How far the file reaches: what is written beyond has blocks to be found for it, which a sync then waits for.
+    pub(super) reach: u32,
     /// The number of the last group.
     pub(super) last_number: u64,
     /// What the footer will hold.
@@ -45,6 +47,9 @@ const BUFFER_KEPT_BYTES: usize = 4 << 20;
 
 /// Segments that may wait for their footers. More only come together if nobody calls `maintain`.
 const FULL_MAX: usize = 1;
+
+/// What a file grows by at first; then it doubles, so that a small log stays small.
+const GROW_BYTES_MIN: u32 = 64 << 10;
 
 impl RaftLogWriter {
     pub(super) fn new(
@@ -128,10 +133,25 @@ impl RaftLogWriter {
         let (head, body) = buffer.split_at_mut(FRAME_BYTES);
         head.copy_from_slice(&frame.encode(body));
 
+        let end = group.offset + buffer.len() as u32;
+        if open.reach < end {
+            open.reach = end;
+            let more = end.max(GROW_BYTES_MIN).min(self.shared.options.grow_bytes);
+            let reach = end.saturating_add(more).min(open.capacity);
+            match open.file.write_zeros(u64::from(end), u64::from(reach)) {
+                // The group itself may still have room.
+                Err(error) if is_full(&error) => {}
+                written => {
+                    written?;
+                    open.reach = reach;
+                    self.shared.state().statistics.zeroed_bytes += u64::from(reach - end);
+                }
+            }
+        }
         open.file.write(buffer, u64::from(group.offset))?;
         open.file.sync()?;
 
-        open.end = group.offset + buffer.len() as u32;
+        open.end = end;
         open.last_number = group.number;
         format::put_footer_group(&mut open.footer, group.offset, &group.digest);
         if BUFFER_KEPT_BYTES < buffer.capacity() {
@@ -155,6 +175,7 @@ impl RaftLogWriter {
             renamed.map_err(|error| io_error("rename of a spare", spare, error))?;
         }
         let file = Arc::new(self.shared.open_file(path)?);
+        let reach = if spare.is_some() { capacity } else { 0 };
         // Before anything is written: what is found under another name must not have bytes of this segment.
         self.shared.sync_dir()?;
         {
@@ -169,6 +190,7 @@ impl RaftLogWriter {
             capacity,
             file,
             end: 0,
+            reach,
             last_number: 0,
             footer: Vec::new(),
         });

@@ -247,6 +247,43 @@ fn segments_that_nobody_needs_are_freed_and_used_again() {
 }
 
 #[test]
+fn a_file_without_a_spare_grows_ahead_of_what_is_written() {
+    let fs = SimFs::new();
+    let options = Options { segment_bytes: 2 << 20, grow_bytes: 256 << 10, ..small() };
+    let (log, mut writer) = open(&fs, &options).unwrap();
+    let path = dir().join("00000000000000000001.log");
+    let len = || fs.open(&path).unwrap().len().unwrap();
+    let data = "x".repeat(4000);
+    let append = |log: &RaftLog, index| {
+        let mut batch = LogBatch::new();
+        batch.append(1, entries(1, index, &[data.as_str()]));
+        log.append(batch)
+    };
+    let mut lengths = Vec::new();
+    for index in 1.. {
+        append(&log, index).unwrap();
+        writer.sync().unwrap();
+        if lengths.last() != Some(&len()) {
+            lengths.push(len());
+        }
+        if 1 << 20 < log.statistics().written_bytes {
+            break;
+        }
+    }
+    // It doubles from 64 KiB on, and then grows by what the settings say.
+    assert!((64 << 10..70 << 10).contains(&lengths[0]), "{lengths:?}");
+    assert!(lengths.len() <= 8, "{lengths:?}");
+    assert!(lengths.windows(2).all(|two| two[1] - two[0] < 270 << 10), "{lengths:?}");
+    drop((log, writer));
+    // What reaches ahead is found again, and used.
+    let before = len();
+    let (log, mut writer) = open(&fs, &options).unwrap();
+    append(&log, log.bounds(1).unwrap().last_index + 1).unwrap();
+    writer.sync().unwrap();
+    assert!(len() < before + 4096 && log.statistics().zeroed_bytes == 0, "{}", len());
+}
+
+#[test]
 fn a_lagging_region_is_rewritten_and_so_are_idle_ones() {
     let fs = SimFs::new();
     let (log, mut writer) = open(&fs, &small()).unwrap();

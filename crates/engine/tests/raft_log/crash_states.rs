@@ -30,7 +30,13 @@ fn states(percent: u64) -> u64 {
 }
 
 fn tiny() -> Options {
-    Options { segment_bytes: 1024, cache_bytes: 256, purge_bytes: 4096, spares_max: 1 }
+    Options {
+        segment_bytes: 1024,
+        cache_bytes: 256,
+        purge_bytes: 4096,
+        spares_max: 1,
+        grow_bytes: 192,
+    }
 }
 
 fn short(rng: &mut Rng) -> usize {

@@ -21,7 +21,7 @@ fn assert_golden(found: &[u8], golden: Golden) {
 }
 
 fn options() -> Options {
-    Options { segment_bytes: 1024, cache_bytes: 0, purge_bytes: 1024, spares_max: 0 }
+    Options { segment_bytes: 1024, cache_bytes: 0, purge_bytes: 1024, spares_max: 0, grow_bytes: 0 }
 }
 
 fn entry(term: u64, index: u64, kind: u8, data: &'static str) -> LogEntry {

@@ -13,7 +13,13 @@ pub(crate) fn dir() -> &'static Path {
 
 /// Small segments, and a log that is soon too large.
 pub(crate) fn small() -> Options {
-    Options { segment_bytes: 2048, cache_bytes: 1024, purge_bytes: 8192, spares_max: 2 }
+    Options {
+        segment_bytes: 2048,
+        cache_bytes: 1024,
+        purge_bytes: 8192,
+        spares_max: 2,
+        grow_bytes: 0,
+    }
 }
 
 /// Opens the log of the tests.
