@@ -40,4 +40,4 @@ pub use identity::{Identity, StoreIdent};
 pub use key_mode::{KeyModeLatch, Latching};
 pub use read::{Checksum, KvPair, RawBatchScan, RawScan};
 pub use shell::{Commits, Proposal, RaftHandle, Replication, Storage, StorageOptions, View};
-pub use statistics::{Histogram, Statistics};
+pub use statistics::Statistics;

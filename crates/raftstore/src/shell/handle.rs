@@ -7,6 +7,7 @@ use types::{Bytes, PeerId, RegionEpoch, RegionId, StoreId};
 use super::{
     Inbox as InboxTrait, Views, Waiter,
     inbox::{Inbox, Mail},
+    log::{LogSyncs, LogWriter},
     poll::Wanted,
 };
 use crate::{
@@ -18,11 +19,13 @@ use crate::{
 pub struct StoreHandle<A, W> {
     pub(super) inbox: Arc<Inbox<A, W>>,
     pub(super) views: Arc<Views>,
+    pub(super) log: Arc<LogWriter>,
 }
 
 impl<A, W> Clone for StoreHandle<A, W> {
     fn clone(&self) -> StoreHandle<A, W> {
-        StoreHandle { inbox: Arc::clone(&self.inbox), views: Arc::clone(&self.views) }
+        let (inbox, views, log) = (&self.inbox, &self.views, &self.log);
+        StoreHandle { inbox: Arc::clone(inbox), views: Arc::clone(views), log: Arc::clone(log) }
     }
 }
 
@@ -69,6 +72,11 @@ impl<A: Send + 'static, W: Waiter<A>> StoreHandle<A, W> {
     /// What is known of the peers of this store.
     pub fn views(&self) -> &Arc<Views> {
         &self.views
+    }
+
+    /// What the syncs of the Raft log have come to.
+    pub fn log_syncs(&self) -> LogSyncs {
+        self.log.syncs()
     }
 
     /// Why the store has stopped, if it has.

@@ -36,6 +36,7 @@ use std::task::Waker;
 
 pub use handle::StoreHandle;
 pub use jobs::KeyFormNow;
+pub use log::LogSyncs;
 pub use start::{HasRoom, Options, Parts, StoreShell};
 pub use transport::{Inbox, Transport};
 pub use views::{Moment, TickTimes, Views};

@@ -30,6 +30,9 @@ use crate::{
 /// Pieces of mail between two turns: more only make everybody wait longer.
 const MAIL_PER_TURN: usize = 4096;
 
+/// With more requests waiting the log's thread syncs: so the next ones are taken meanwhile, which is worth its wake-up.
+const INLINE_WAITERS: usize = 4;
+
 /// Ticks that are made up for: less than the time after which somebody campaigns.
 const TICKS_AT_ONCE: u32 = 4;
 
@@ -214,7 +217,8 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
                 return Ok(());
             }
             (self.state.must_sync, self.state.log_grew) = (false, true);
-            if self.state.log_busy || !is_calm {
+            let many = INLINE_WAITERS < self.state.waiters.len();
+            if self.state.log_busy || !is_calm || many {
                 self.state.log_busy = true;
                 self.log.ask_sync();
                 return Ok(());

@@ -108,17 +108,21 @@ impl<A: fmt::Debug + Send + 'static, W: Waiter<A>> StoreShell<A, W> {
         config.core.read_mode = ReadMode::Lease { ticks, drift_percent: DRIFT_PERCENT };
         let lease = tick * ticks * (100 - DRIFT_PERCENT) / 100;
         let limits = config.split;
-        let store = Store::open(config, Arc::clone(&engine), log, &snapshots, rng)?;
+        let store = Store::open(config, Arc::clone(&engine), log.clone(), &snapshots, rng)?;
         let applier = Applier::new(Arc::clone(&engine), machine);
 
         let inbox = Arc::new(Inbox::new());
         let views = Arc::new(Views::new(Arc::clone(&clock), lease));
-        let log = Arc::new(LogWriter::new(log_writer));
+        let log = Arc::new(LogWriter::new(log, log_writer, Arc::clone(&clock)));
         let apply = Arc::new(ApplyWorker::new(applier, snapshots.clone()));
         let (jobs, jobs_to_do) = mpsc::channel();
         let (syncs, syncs_to_do) = mpsc::channel();
         let now = clock.monotonic();
-        let handle = StoreHandle { inbox: Arc::clone(&inbox), views: Arc::clone(&views) };
+        let handle = StoreHandle {
+            inbox: Arc::clone(&inbox),
+            views: Arc::clone(&views),
+            log: Arc::clone(&log),
+        };
         let mut poll = Poll {
             store,
             inbox,

@@ -262,12 +262,15 @@ impl Replicated {
 
     pub(super) fn statistics(&self) -> crate::Statistics {
         let log = self.log.statistics();
+        let syncs = self.handle.0.log_syncs();
         crate::Statistics {
             groups: log.groups,
             commands: self.commands.load(Ordering::Relaxed),
             syncs: log.groups,
             bytes: log.written_bytes,
             waiting: self.handle.0.waiting() as u64,
+            group_sizes: syncs.entries,
+            sync_micros: syncs.micros,
             ..crate::Statistics::default()
         }
     }
