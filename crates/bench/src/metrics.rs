@@ -13,7 +13,7 @@ use tokio::{
 
 /// Counters of syncs: our own, and the one that etcd's histogram of its log's syncs implies.
 const SYNC_COUNTERS: [&str; 2] =
-    ["tinykv_engine_syncs_total", "etcd_disk_wal_fsync_duration_seconds_count"];
+    ["tinykv_storage_syncs_total", "etcd_disk_wal_fsync_duration_seconds_count"];
 
 /// How long a server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,10 +60,10 @@ mod tests {
 
     #[test]
     fn counters_are_summed_over_their_labels() {
-        let text = "# HELP tinykv_engine_syncs_total Syncs.\n# TYPE tinykv_engine_syncs_total counter\n\
-            tinykv_engine_syncs_total{store=\"1\",what=\"a}b\"} 40\ntinykv_engine_syncs_total{store=\"2\"} 2 1700000000\n\
-            tinykv_engine_syncs_total_other 1000\nplain_total 7\n";
-        assert_eq!(counter(text, "tinykv_engine_syncs_total"), Some(42.0));
+        let text = "# HELP tinykv_storage_syncs_total Syncs.\n# TYPE tinykv_storage_syncs_total counter\n\
+            tinykv_storage_syncs_total{store=\"1\",what=\"a}b\"} 40\ntinykv_storage_syncs_total{store=\"2\"} 2 1700000000\n\
+            tinykv_storage_syncs_total_other 1000\nplain_total 7\n";
+        assert_eq!(counter(text, "tinykv_storage_syncs_total"), Some(42.0));
         assert_eq!(counter(text, "plain_total"), Some(7.0));
         assert_eq!(counter(text, "missing_total"), None);
     }

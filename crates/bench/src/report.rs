@@ -207,7 +207,7 @@ impl fmt::Display for Report {
             writeln!(f, "  memory       {:.1} MiB", bytes as f64 / (1 << 20) as f64)?;
         }
         if let Some(syncs) = figures.syncs_per_put {
-            writeln!(f, "  syncs        {syncs:.3} per put")?;
+            writeln!(f, "  syncs        {syncs:.3} per put, all servers together")?;
         }
         if figures.shed > 0 {
             writeln!(f, "  shed         {} (the target did not keep up)", figures.shed)?;
@@ -336,7 +336,7 @@ mod tests {
             values of 256 bytes\n  throughput   100 ops/s (200 requests)\n  worst second 100 ops/s\n  \
             latency      p50 500 us  p90 500 us  p99 500 us  p99.9 500 us  max 500 us\n  \
             cpu per op   server 100.00 us, client unknown\n  memory       3.0 MiB\n  \
-            syncs        0.250 per put\n  errors       0";
+            syncs        0.250 per put, all servers together\n  errors       0";
         assert_eq!(text, expected);
         assert_eq!(Micros(1_234).to_string(), "1.23 ms");
         assert_eq!(Micros(2_500_000).to_string(), "2.50 s");

@@ -12,7 +12,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
-use storage::{Histogram, Storage};
+use storage::Storage;
+use types::Histogram;
 
 use crate::transport::{COUNTERS, Counter, Counters};
 

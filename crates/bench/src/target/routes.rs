@@ -1,7 +1,7 @@
 //! Which store serves a key: what clients of TiKV keep of the scheduler's knowledge.
 //!
 //! A [`Route`] is a region with its leader's store and the context that requests to it carry. Routes come from the
-//! scheduler by the calls every client makes (GetMembers, GetRegion, GetStore), are kept until a store refuses one,
+//! scheduler by the calls every client makes (GetMembers, GetRegion, GetStore, GetAllStores), are kept until a store refuses one,
 //! and are then asked for again. The echo server has one route for all keys and no scheduler.
 //!
 //! Invariant: the routes of the table do not overlap; a gap means that somebody has to ask.
@@ -212,6 +212,18 @@ impl Routes {
         stores
     }
 
+    /// Addresses and status addresses of all stores of the cluster: those that only follow have their part in a write
+    /// too. If the scheduler does not say, of those that routes lead to.
+    pub(crate) async fn addresses(&self) -> Vec<(String, String)> {
+        if let Some(scheduler) = &self.scheduler
+            && let Some(stores) = scheduler.lock().await.all_stores().await
+        {
+            return stores;
+        }
+        let of = |store: Rc<Store>| (store.address.clone(), store.status_address.clone());
+        self.stores().into_iter().map(of).collect()
+    }
+
     /// A store does not answer: asks for its routes again when they are needed. Does nothing without a scheduler.
     pub(crate) fn forget(&self, store_id: u64) {
         if self.scheduler.is_some() {
@@ -366,6 +378,13 @@ impl Scheduler {
 
     fn failed(&self, status: &tonic::Status) -> Error {
         Error::Scheduler { endpoints: self.endpoint.clone(), reason: describe(status) }
+    }
+
+    async fn all_stores(&mut self) -> Option<Vec<(String, String)>> {
+        let header = Some(self.header());
+        let request = pdpb::GetAllStoresRequest { header, exclude_tombstone_stores: true };
+        let stores = self.client.get_all_stores(request).await.ok()?.into_inner().stores;
+        Some(stores.into_iter().map(|store| (store.address, store.status_address)).collect())
     }
 
     async fn store(&mut self, store_id: u64, connections: usize) -> Result<Rc<Store>, Error> {

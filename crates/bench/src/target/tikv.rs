@@ -77,18 +77,18 @@ impl TikvTarget {
     ) -> Result<TikvTarget, Error> {
         let routes = Routes::connect(&options.endpoints, options.api, options.connections).await?;
         routes.prefetch(&dataset.key(0), &dataset.key(dataset.count() - 1)).await?;
-        let stores = routes.stores();
+        let stores = routes.addresses().await;
         let mut servers = Servers { pids: options.server_pids, status: options.status };
         if servers.pids.is_empty() {
             let pids: Option<Vec<u32>> =
-                stores.iter().map(|store| process::listener(&store.address)).collect();
+                stores.iter().map(|(address, _)| process::listener(address)).collect();
             servers.pids = pids.unwrap_or_default();
             // Stores of one process, or its scheduler, share a pid.
             servers.pids.sort_unstable();
             servers.pids.dedup();
         }
         if servers.status.is_empty() {
-            servers.status = stores.iter().map(|store| store.status_address.clone()).collect();
+            servers.status = stores.into_iter().map(|(_, status)| status).collect();
             servers.status.sort_unstable();
             servers.status.dedup();
             servers.status.retain(|address| !address.is_empty());

@@ -264,7 +264,7 @@ impl MemorySettings {
         self.limit.share(3, 8)
     }
 
-    /// Bytes of the engine's memtables: 1/4 of the limit. The rest is for requests, answers and the program.
+    /// Bytes of the engine's memtables at most: 1/4 of the limit. The rest is for requests, answers and the program.
     pub fn memtables(&self) -> ByteSize {
         self.limit.share(1, 4)
     }

@@ -11,7 +11,7 @@ use std::{
 
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 use runtime::Clock;
-use storage::Histogram;
+use types::Histogram;
 
 use crate::metrics::{self, Scale};
 
