@@ -480,6 +480,41 @@ fn a_store_without_space_takes_nothing_that_needs_more() {
 }
 
 #[test]
+fn what_was_decided_in_one_term_is_not_written_in_another() {
+    let mut cluster = Cluster::new(17, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let leads_in = |cluster: &Cluster, id: StoreId| cluster.nodes[&id].views[&region.id].leads_in;
+    let before = leads_in(&cluster, leader).unwrap();
+    let write_in = |cluster: &mut Cluster, id: StoreId, term: u64| {
+        let key = types::Bytes::from_static(b"a");
+        let put =
+            types::Modify::Put { cf: types::Cf::Default, key: key.clone(), value: key.clone() };
+        let command = command(&[put]);
+        let kind = RequestKind::WriteIn { term, first: key.clone(), last: key, command };
+        let token = cluster.request(id, &region, kind);
+        cluster.until(20, "it is answered", |cluster| cluster.fates.contains_key(&token));
+        cluster.fates[&token].clone()
+    };
+    assert!(matches!(write_in(&mut cluster, leader, before), Fate::Written(_)));
+
+    // Away and back: others may have written in between.
+    let other = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    let own = *region.peer_on(leader).unwrap();
+    for (from, to) in [(leader, other), (other.store_id, own)] {
+        cluster.request(from, &region, RequestKind::TransferLeader { to: to.id });
+        cluster.until(60, "another one leads", |cluster| {
+            leads_in(cluster, to.store_id).is_some() && leads_in(cluster, from).is_none()
+        });
+    }
+    let after = leads_in(&cluster, leader).unwrap();
+    assert!(before < after);
+    let refused = write_in(&mut cluster, leader, before);
+    assert!(matches!(refused, Fate::Error(RegionError::NotLeader { .. })), "{refused:?}");
+    assert!(matches!(write_in(&mut cluster, leader, after), Fate::Written(_)));
+}
+
+#[test]
 fn replicas_that_differ_are_found() {
     for periodic in [false, true] {
         let check_hash_ticks = if periodic { 20 } else { 0 };

@@ -204,6 +204,15 @@ impl Peer {
         }
     }
 
+    /// Whether it still leads in this term.
+    pub(crate) fn check_leads_in(&self, term: u64) -> Taken {
+        self.check_leads()?;
+        match self.node.term() == term {
+            true => Ok(()),
+            false => Err(self.not_leader().into()),
+        }
+    }
+
     fn proposed(&mut self, result: Result<(u64, u64), ProposeError>, token: Token) -> Taken {
         let error = match result {
             Ok((index, term)) => {

@@ -29,6 +29,9 @@ pub struct PeerView {
     pub leader: Option<Member>,
     /// Whether reads may be answered from what is applied.
     pub lease: Lease,
+    /// The term in which it leads, once it has applied an entry of it, and with it everything of earlier terms. Who decides
+    /// a write by looking at what is applied proposes it for this term.
+    pub leads_in: Option<u64>,
 }
 
 /// Until when reads need no round.
@@ -50,6 +53,7 @@ pub(crate) struct Said {
     epoch: RegionEpoch,
     leader: Option<Member>,
     term: u64,
+    leads_in: Option<u64>,
     has_lease: bool,
     lease: Lease,
 }
@@ -65,6 +69,7 @@ impl Peer {
             epoch: self.region.epoch,
             leader: self.find(self.node.role().leader),
             term: self.node.term(),
+            leads_in: self.leads_in(),
             has_lease: lease != Lease::None,
             lease,
         };
@@ -76,10 +81,22 @@ impl Peer {
             out.push(Output::Lease { region_id: self.region_id(), lease });
         } else {
             let region = Arc::new(self.region.clone());
-            let view = PeerView { region, peer_id: self.id, leader: said.leader, lease };
+            let view = PeerView {
+                region,
+                peer_id: self.id,
+                leader: said.leader,
+                lease,
+                leads_in: said.leads_in,
+            };
             out.push(Output::View(Box::new(view)));
         }
         self.said = said;
+    }
+
+    fn leads_in(&self) -> Option<u64> {
+        let term = self.node.term();
+        let leads = self.leads() && !self.is_removed && self.installing.is_none();
+        (leads && self.applied.term == term).then_some(term)
     }
 
     fn lease(&self, ticks: u64) -> Lease {

@@ -183,7 +183,9 @@ impl<A, W> Inbox<A, W> {
 
 fn cost(kind: &RequestKind) -> usize {
     match kind {
-        RequestKind::Write { command, .. } | RequestKind::Free { command, .. } => command.len(),
+        RequestKind::Write { command, .. }
+        | RequestKind::WriteIn { command, .. }
+        | RequestKind::Free { command, .. } => command.len(),
         _ => 0,
     }
 }

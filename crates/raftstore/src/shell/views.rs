@@ -123,6 +123,13 @@ impl Views {
         })
     }
 
+    /// The term in which a peer leads that had applied an entry of it before `moment`: a snapshot that was taken after that
+    /// has everything of earlier terms.
+    pub fn leads_in(&self, region: RegionId, moment: Moment) -> Option<u64> {
+        let of = |known: &Known| known.view.leads_in.filter(|_| known.stamp <= moment.0);
+        self.with(region, of).flatten()
+    }
+
     fn with<T>(&self, region: RegionId, look: impl FnOnce(&Known) -> T) -> Option<T> {
         self.read().by_id.get(&region).map(|slot| look(&slot.load()))
     }

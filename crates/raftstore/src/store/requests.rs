@@ -43,6 +43,18 @@ pub enum RequestKind {
         /// The command.
         command: Bytes,
     },
+    /// Carry out a command that was decided by looking at what this peer had applied while it led in a term: refused with
+    /// `NotLeader` if it does not lead in that term any more, since others may have written in between.
+    WriteIn {
+        /// The term ([`PeerView::leads_in`](crate::PeerView::leads_in)).
+        term: u64,
+        /// The smallest key that it concerns, in stored form.
+        first: Bytes,
+        /// The largest one.
+        last: Bytes,
+        /// The command.
+        command: Bytes,
+    },
     /// Let a read see everything that was written before.
     Read {
         /// Whether a follower may answer, after it has asked the leader.
@@ -87,7 +99,9 @@ impl<A> Store<A> {
         let wakes = peer.leads() || matches!(kind, RequestKind::Read { replica_read: true });
         let taken = match kind {
             // Who follows applies whatever is committed; its own disk stops it if it has to.
-            RequestKind::Write { .. } if self.is_disk_full && peer.leads() => {
+            RequestKind::Write { .. } | RequestKind::WriteIn { .. }
+                if self.is_disk_full && peer.leads() =>
+            {
                 let (store, region) = (own, region_id);
                 Err(RegionError::DiskFull { store, region }.into())
             }
@@ -95,6 +109,9 @@ impl<A> Store<A> {
             | RequestKind::Free { first, last, command } => {
                 peer.write(epoch.version, (&first, &last), command, token)
             }
+            RequestKind::WriteIn { term, first, last, command } => peer
+                .check_leads_in(term)
+                .and_then(|()| peer.write(epoch.version, (&first, &last), command, token)),
             RequestKind::Read { replica_read } => peer.read(epoch.version, token, replica_read),
             RequestKind::Split { children } => peer.split(epoch, children, token),
             RequestKind::SplitHalf => peer.check_leads().map(|()| {

@@ -24,7 +24,7 @@ use types::{
 };
 
 use crate::{
-    RegionReport, SplitChild,
+    PeerView, RegionReport, SplitChild,
     apply::{Applier, Task},
     config::StoreConfig,
     hash::HashJob,
@@ -60,6 +60,8 @@ pub struct Node {
     pub most_makes: usize,
     checks: VecDeque<SplitJob>,
     hashes: VecDeque<HashJob>,
+    /// What was said of its peers last.
+    pub views: BTreeMap<RegionId, PeerView>,
 }
 
 /// What became of a request.
@@ -223,6 +225,7 @@ impl Cluster {
             most_makes: 0,
             checks: VecDeque::new(),
             hashes: VecDeque::new(),
+            views: BTreeMap::new(),
         };
         self.nodes.insert(id, node);
         self.turn(id);
@@ -370,7 +373,8 @@ impl Cluster {
                         "{token:?} is answered twice"
                     );
                 }
-                Output::View(_) | Output::Lease { .. } | Output::Gone { .. } => {}
+                Output::View(view) => drop(node.views.insert(view.region.id, *view)),
+                Output::Lease { .. } | Output::Gone { .. } => {}
                 Output::Report(report) => {
                     self.reported += 1;
                     self.reports.insert(report.region.id, *report);
