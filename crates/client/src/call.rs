@@ -411,6 +411,7 @@ impl Call {
                 (Obstacle::Route, Duration::ZERO)
             }
             RegionError::ServerIsBusy { retry_after, .. } => (Obstacle::Busy, *retry_after),
+            RegionError::DataIsNotReady { .. } => (Obstacle::Busy, Duration::ZERO),
             RegionError::Undetermined { .. } if self.effect == Effect::Read => {
                 (Obstacle::Busy, Duration::ZERO)
             }

@@ -23,6 +23,7 @@ pub(crate) fn context(context: Option<&kvrpcpb::Context>) -> RequestContext {
             Ok(_) | Err(_) => ApiVersion::V2,
         },
         replica_read: context.replica_read,
+        stale_read: context.stale_read,
     }
 }
 

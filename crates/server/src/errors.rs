@@ -63,6 +63,10 @@ pub(crate) fn region_error(error: &RegionError) -> Box<errorpb::Error> {
                 ..errorpb::ServerIsBusy::default()
             });
         }
+        RegionError::DataIsNotReady { region, peer } => {
+            out.data_is_not_ready =
+                Some(errorpb::DataIsNotReady { region_id: region.0, peer_id: peer.0, safe_ts: 0 });
+        }
         RegionError::RaftEntryTooLarge { region, size } => {
             out.raft_entry_too_large =
                 Some(errorpb::RaftEntryTooLarge { region_id: region.0, entry_size: *size });

@@ -105,8 +105,14 @@ impl Regions {
     /// The region that a read was meant for, if it may be answered from a snapshot to which there is this `access`.
     ///
     /// # Errors
-    /// Those of [`check`](Regions::check), and [`Error::LeaseLapsed`].
+    /// Those of [`check`](Regions::check), [`Error::LeaseLapsed`], and `DataIsNotReady` for stale reads: they need a
+    /// timestamp up to which the data are known to be complete, which nobody keeps yet.
     pub(crate) fn check_read(&self, ctx: &RequestContext, access: &Access) -> Result<Arc<Region>> {
+        if ctx.stale_read {
+            return Err(
+                RegionError::DataIsNotReady { region: ctx.region_id, peer: ctx.peer_id }.into()
+            );
+        }
         match (access, &self.known) {
             (Access::Granted(region), _) => {
                 self.check_store(ctx)?;
@@ -242,6 +248,7 @@ mod tests {
             store_id: StoreId(1),
             api_version: ApiVersion::V1,
             replica_read: false,
+            stale_read: false,
         }
     }
 
@@ -260,6 +267,14 @@ mod tests {
             regions().check(&RequestContext { epoch: Some(other_members), ..context() }).is_ok()
         );
         assert_eq!(regions().in_key_order()[0].id, RegionId(9));
+    }
+
+    #[test]
+    fn a_stale_read_is_refused_and_not_answered_as_another_one() {
+        let stale = RequestContext { stale_read: true, ..context() };
+        let refused = regions().check_read(&stale, &Access::Everything);
+        let error = RegionError::DataIsNotReady { region: RegionId(7), peer: PeerId(107) };
+        assert!(matches!(refused, Err(Error::Region(found)) if found == error));
     }
 
     #[test]

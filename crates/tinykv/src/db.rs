@@ -228,6 +228,7 @@ impl Db {
                 store_id: ident.store_id,
                 api_version,
                 replica_read: false,
+                stale_read: false,
             };
             match what(&context) {
                 Ok(done) => return Ok((done, region)),

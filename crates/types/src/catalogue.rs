@@ -278,6 +278,12 @@ catalogue! {
         remedy: "read the key; repeat only what may happen twice",
         retryable: false, alias: ""
     }
+    DataIsNotReady = "TK5010" {
+        title: "stale reads are not served yet",
+        cause: "The request asked for a stale read (stale_read), for which a peer has to know until when its data are complete.",
+        remedy: "ask the leader, or a follower with replica_read",
+        retryable: true, alias: "KV:Raftstore:DataIsNotReady"
+    }
     DiskIo = "TK6001" {
         title: "the disk failed",
         cause: "A write, sync or read of the data directory returned an error.",

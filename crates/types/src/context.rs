@@ -17,4 +17,6 @@ pub struct RequestContext {
     pub api_version: ApiVersion,
     /// Whether a follower may answer a read, after it has asked its leader.
     pub replica_read: bool,
+    /// Whether any peer may answer a read of a moment for which its data are complete, without asking.
+    pub stale_read: bool,
 }

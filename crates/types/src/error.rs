@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Bytes, Code, Peer, Region, RegionId, StoreId};
+use crate::{Bytes, Code, Peer, PeerId, Region, RegionId, StoreId};
 
 /// What the caller of a failed request does next. Clients, services and metrics switch on this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +68,14 @@ pub enum RegionError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A peer cannot show a moment of the past without asking: it does not know until when its data are complete.
+    #[error("peer {peer} of region {region} can not answer stale reads yet")]
+    DataIsNotReady {
+        /// Which region.
+        region: RegionId,
+        /// Which peer.
+        peer: PeerId,
+    },
     /// The command is larger than a log entry may be.
     #[error(
         "the command has {size} bytes, a log entry of region {region} at most {}",
@@ -112,7 +120,9 @@ impl RegionError {
             | RegionError::EpochNotMatch { .. }
             | RegionError::KeyNotInRegion { .. }
             | RegionError::StoreNotMatch { .. } => ErrorClass::Reroute,
-            RegionError::ServerIsBusy { .. } | RegionError::DiskFull { .. } => ErrorClass::BackOff,
+            RegionError::ServerIsBusy { .. }
+            | RegionError::DataIsNotReady { .. }
+            | RegionError::DiskFull { .. } => ErrorClass::BackOff,
             RegionError::RaftEntryTooLarge { .. } | RegionError::Invalid { .. } => {
                 ErrorClass::Invalid
             }
@@ -129,6 +139,7 @@ impl RegionError {
             RegionError::KeyNotInRegion { .. } => Code::KeyNotInRegion,
             RegionError::StoreNotMatch { .. } => Code::StoreNotMatch,
             RegionError::ServerIsBusy { .. } => Code::ServerIsBusy,
+            RegionError::DataIsNotReady { .. } => Code::DataIsNotReady,
             RegionError::RaftEntryTooLarge { .. } => Code::EntryTooLarge,
             RegionError::Invalid { .. } => Code::InvalidRequest,
             RegionError::DiskFull { .. } => Code::DiskFull,

@@ -125,6 +125,8 @@ pub(super) fn region_error(error: errorpb::Error, context: &RequestContext) -> S
     } else if let Some(busy) = error.server_is_busy {
         let wait = busy.backoff_ms.max(u64::from(busy.estimated_wait_ms));
         RegionError::ServerIsBusy { reason: busy.reason, retry_after: Duration::from_millis(wait) }
+    } else if let Some(stale) = error.data_is_not_ready {
+        RegionError::DataIsNotReady { region, peer: PeerId(stale.peer_id) }
     } else if let Some(large) = error.raft_entry_too_large {
         RegionError::RaftEntryTooLarge { region, size: large.entry_size }
     } else if let Some(undetermined) = error.undetermined_result {

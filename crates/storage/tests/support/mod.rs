@@ -79,6 +79,7 @@ impl Store {
             peer_id: region.peers[0].id,
             store_id: STORE,
             replica_read: false,
+            stale_read: false,
             api_version: match self.api {
                 ApiMode::V1 | ApiMode::V1Ttl => ApiVersion::V1,
                 ApiMode::V2 => ApiVersion::V2,
