@@ -23,7 +23,7 @@ use crate::{Verdict, Violation};
 pub type Content = Option<u64>;
 
 /// With more worlds than this the history is not judged; so many operations never overlap on one key.
-const WORLDS_MAX: usize = 200_000;
+const WORLDS_MAX: usize = 2_000_000;
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

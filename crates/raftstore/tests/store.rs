@@ -480,6 +480,34 @@ fn a_store_without_space_takes_nothing_that_needs_more() {
 }
 
 #[test]
+fn what_a_split_has_made_outlives_a_parent_that_is_gone_before() {
+    let mut cluster = Cluster::new(18, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    must_put(&mut cluster, "z", "2");
+    converge(&mut cluster);
+    let (leader, region) = cluster.leader_of(b"a").unwrap();
+    let slow = *region.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    cluster.stalled.insert(slow.store_id);
+    must(&mut cluster, "a", |cluster, region| RequestKind::Split {
+        children: vec![cluster.split_child(region, "m")],
+    });
+    // Its peer is replaced by another one before it has applied the split.
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers { changes: vec![(None, slow)] });
+    let again = member(55, slow.store_id.0, PeerRole::Learner);
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers {
+        changes: vec![(Some(PeerRole::Learner), again)],
+    });
+    cluster.until(200, "the old peer is gone", |cluster| {
+        let mut regions = cluster.nodes[&slow.store_id].store.regions();
+        regions.all(|region| region.peer_on(slow.store_id).is_none_or(|peer| peer.id != slow.id))
+    });
+    cluster.stalled.clear();
+    converge(&mut cluster);
+    let (_, child) = cluster.leader_of(b"z").unwrap();
+    assert_eq!(cluster.pairs(slow.store_id, &child).len(), 1, "the data of the new region stay");
+}
+
+#[test]
 fn what_was_decided_in_one_term_is_not_written_in_another() {
     let mut cluster = Cluster::new(17, 3, 3, config());
     must_put(&mut cluster, "a", "1");

@@ -221,9 +221,7 @@ impl<M: Machine> Applier<M> {
                     if known.peer_id == peer_id {
                         results.push(self.apply_entries(&mut known, entries)?);
                     }
-                    if !known.is_removed {
-                        self.regions.insert(region_id, known);
-                    }
+                    self.regions.insert(region_id, known);
                 }
                 Task::Install { peer_id, region, applied, source } => {
                     results.push(self.install(peer_id, region, applied, source)?);
@@ -357,9 +355,19 @@ impl<M: Machine> Applier<M> {
         state::put_apply_state(&mut self.batch, region.id, applied);
     }
 
-    fn destroy(&mut self, region: Region, ranges: &[KeyRange]) -> Result<Applied<M::Answer>> {
+    fn destroy(&mut self, mut region: Region, ranges: &[KeyRange]) -> Result<Applied<M::Answer>> {
         let region_id = region.id;
-        let peer_id = self.regions.remove(&region_id).map_or(PeerId(0), |known| known.peer_id);
+        let known = self.regions.remove(&region_id);
+        let peer_id = known.as_ref().map_or(PeerId(0), |known| known.peer_id);
+        // The store may not have heard of what was applied last: after a split the rest is other regions'.
+        let own = known.map(|known| [known.region.range]);
+        let ranges = match &own {
+            Some(own) => {
+                region.range = own[0].clone();
+                &own[..]
+            }
+            None => ranges,
+        };
         let state = RegionState { state: PeerState::Tombstone, region };
         state::put_region_state(&mut self.batch, &state);
         self.flush()?;

@@ -8,9 +8,9 @@ use types::{
     marks::{mutant, sometimes},
 };
 
-use super::{Destroying, Output, Store};
+use super::{AfterSync, Destroying, Output, Store};
 use crate::{
-    apply::Task,
+    apply::{Effect, Task},
     error::Result,
     peer::Peer,
     snapshot::Descriptor,
@@ -18,8 +18,29 @@ use crate::{
 };
 
 impl<A> Store<A> {
+    /// A peer that is gone has still applied something: what a split has made of its region lives on.
+    pub(super) fn on_applied_by_gone(&mut self, effects: &[Effect]) -> Result<()> {
+        for effect in effects {
+            if let Effect::Split { regions } = effect {
+                sometimes!("store: a peer is gone before its last split is known");
+                self.begin_children(regions, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A region was cut into `regions`; the first one keeps its id.
+    pub(super) fn begin_children(&mut self, regions: &[Region], campaigns: bool) -> Result<()> {
+        for child in &regions[1..] {
+            self.unsettled.push(child.range.clone());
+            self.after_sync.push(AfterSync::Settle(child.range.clone()));
+            self.begin_child(child, campaigns)?;
+        }
+        Ok(())
+    }
+
     /// A region has come from a split: its peer here begins.
-    pub(super) fn begin_child(&mut self, region: &Region, campaigns: bool) -> Result<()> {
+    fn begin_child(&mut self, region: &Region, campaigns: bool) -> Result<()> {
         let Some(own) = region.peer_on(self.config.store_id).copied() else { return Ok(()) };
         if let Some(found) = self.peers.get_mut(&region.id) {
             // Who was told of the region before the split was applied here. Its votes stay in the log.

@@ -478,10 +478,10 @@ impl<A> Store<A> {
             }
             return Ok(());
         }
-        let Some(peer) = self.peers.get_mut(&region_id) else { return Ok(()) };
-        if peer.id != applied.peer_id {
-            return Ok(());
-        }
+        let Some(peer) = self.peers.get_mut(&region_id).filter(|peer| peer.id == applied.peer_id)
+        else {
+            return self.on_applied_by_gone(&applied.effects);
+        };
         let effects = applied.effects.clone();
         let epoch = peer.region.epoch;
         peer.extent.grow(applied.written);
@@ -510,13 +510,7 @@ impl<A> Store<A> {
                     let forget = AfterSync::Forget(region_id, applied.state);
                     self.after_sync.push(forget);
                 }
-                Effect::Split { regions } => {
-                    for child in &regions[1..] {
-                        self.unsettled.push(child.range.clone());
-                        self.after_sync.push(AfterSync::Settle(child.range.clone()));
-                    }
-                    splits.push(regions.clone());
-                }
+                Effect::Split { regions } => splits.push(regions.clone()),
                 Effect::Hash(job) => hashes.push(Output::ComputeHash(Box::new(job.clone()))),
                 Effect::VerifyHash { index, hash } => leaders.push((*index, *hash)),
                 Effect::Members { .. } | Effect::Destroyed => {}
@@ -543,9 +537,7 @@ impl<A> Store<A> {
             self.on_hash_of_leader(region_id, index, hash);
         }
         for regions in splits {
-            for region in &regions[1..] {
-                self.begin_child(region, leads)?;
-            }
+            self.begin_children(&regions, leads)?;
             if leads {
                 self.out.push(Output::WasSplit { regions });
             }

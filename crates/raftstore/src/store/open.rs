@@ -55,6 +55,9 @@ impl<A> Store<A> {
         snapshots: &Snapshots,
         rng: runtime::Rng,
     ) -> Result<Store<A>> {
+        // A killed process may have left what is not on disk yet. Logs and files are removed below because the engine has
+        // what they were for: the next crash must not take it.
+        engine.sync()?;
         let mut store = Store {
             config,
             engine,

@@ -106,6 +106,8 @@ pub struct Cluster {
     pub cut: BTreeSet<StoreId>,
     /// Stores whose engines are not synced for now.
     pub held: BTreeSet<StoreId>,
+    /// Stores whose appliers do nothing.
+    pub stalled: BTreeSet<StoreId>,
     /// What the scheduler was told last of each region.
     pub reports: BTreeMap<RegionId, RegionReport>,
     /// How many reports there were.
@@ -149,6 +151,7 @@ impl Cluster {
             delays: 1..=5,
             cut: BTreeSet::new(),
             held: BTreeSet::new(),
+            stalled: BTreeSet::new(),
             reports: BTreeMap::new(),
             reported: 0,
             splits: false,
@@ -418,7 +421,7 @@ impl Cluster {
         let is_there = [
             node.syncs_log,
             node.syncs_engine && !self.held.contains(&id),
-            !node.tasks.is_empty(),
+            !node.tasks.is_empty() && !self.stalled.contains(&id),
             !node.makes.is_empty(),
             !node.checks.is_empty(),
             !node.hashes.is_empty(),
