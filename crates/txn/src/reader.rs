@@ -160,18 +160,14 @@ impl<'a> Reader<'a> {
 
     /// A cursor over the records of `key`.
     fn records(&mut self, key: &Key) -> Result<&mut Box<dyn Iter>> {
-        let is_there = self.records.as_ref().is_some_and(|(of, _)| of == key.encoded());
-        if !is_there {
-            self.records = None;
-        }
-        let (_, iter) = match self.records.take() {
-            Some(records) => self.records.insert(records),
-            None => {
+        let records = match self.records.take() {
+            Some(records) if &records.0 == key.encoded() => records,
+            _ => {
                 let iter = self.snapshot.iter(Family::Write, &key.versions())?;
-                self.records.insert((key.encoded().clone(), iter))
+                (key.encoded().clone(), iter)
             }
         };
-        Ok(iter)
+        Ok(&mut self.records.insert(records).1)
     }
 }
 
