@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
     /// A cursor over the records of `key`.
     fn records(&mut self, key: &Key) -> Result<&mut Box<dyn Iter>> {
         let records = match self.records.take() {
-            Some(records) if &records.0 == key.encoded() => records,
+            Some(records) if records.0 == key.encoded() => records,
             _ => {
                 let iter = self.snapshot.iter(Family::Write, &key.versions())?;
                 (key.encoded().clone(), iter)

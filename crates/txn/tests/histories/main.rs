@@ -34,7 +34,7 @@ proptest! {
     })]
 
     #[test]
-    fn histories_are_snapshot_isolated(actions in vec(action(), 1..160)) {
+    fn histories_are_snapshot_isolated(actions in vec(action(), 1..200)) {
         let mut world = World::new();
         for action in actions {
             world.step(action);

@@ -75,13 +75,15 @@ impl World {
     pub(crate) fn step(&mut self, action: Action) {
         let Action { what, who, key, flags } = action;
         let key = bytes(KEYS[usize::from(key) % KEYS.len()]);
-        if self.clients.is_empty() || what % 16 < 2 {
+        if self.clients.is_empty() || what % 16 == 0 {
             return self.begin(who, flags);
         }
-        let who = usize::from(who) % self.clients.len();
+        // Mostly those that began lately, so that transactions get to their end.
+        let among = if flags < 0xf0 { 4 } else { self.clients.len() };
+        let who = self.clients.len() - 1 - usize::from(who) % self.clients.len().min(among);
         match what % 16 {
             2 => self.lock(who, &key, flags),
-            3..=5 => self.prewrite(who, &key, flags),
+            1 | 3..=5 => self.prewrite(who, &key, flags),
             6 | 7 => self.commit(who, flags),
             8 => self.give_up(who, flags),
             9 | 10 => self.read(&key, flags),
@@ -149,6 +151,8 @@ impl World {
     fn lock(&mut self, who: usize, key: &Bytes, flags: u8) {
         let client = &self.clients[who];
         let is_open = !client.is_done && client.prewrites.is_empty();
+        let next = client.keys().into_iter().find(|key| !client.locked.contains_key(key));
+        let key = &if flags & 32 == 0 { key.clone() } else { next.unwrap_or(key.clone()) };
         if !client.is_pessimistic || !is_open || !client.keys().contains(key) {
             return;
         }
@@ -179,11 +183,9 @@ impl World {
             return;
         }
         let all: Vec<Bytes> = client.mutations.iter().map(|m| m.key.clone()).collect();
-        let keys = if client.mode == Mode::OnePhase {
-            all
-        } else {
-            all.into_iter().filter(|of| of == key).collect()
-        };
+        let next = all.iter().find(|key| !client.prewritten.contains(*key));
+        let key = if flags & 32 == 0 { key } else { next.unwrap_or(key) };
+        let keys = if client.mode == Mode::OnePhase { all.clone() } else { vec![key.clone()] };
         let mutations = client.mutations_to_send(&keys);
         if mutations.is_empty() {
             return;
