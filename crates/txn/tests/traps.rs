@@ -137,10 +137,23 @@ fn what_reads_or_ends_a_transaction_raises_max_ts() {
     ] {
         assert_eq!(prewrite(7, vec![mutation(op, "k", "")]).raises_max_ts(), raises);
     }
-    let mut lock = pessimistic(7, 8, "k");
-    assert_eq!(lock.raises_max_ts(), None);
-    lock.keys[0].should_not_exist = true;
-    assert_eq!(lock.raises_max_ts(), Some(ts(8)));
+    assert_eq!(pessimistic(7, 8, "k").raises_max_ts(), Some(ts(8)));
+}
+
+/// Trap 4 and 13: no commit at the very timestamp as of which a lock was taken and lost.
+#[test]
+fn a_lock_that_was_lost_is_not_taken_again_over_a_commit_at_its_timestamp() {
+    let mut store = Store::new();
+    let request = pessimistic(3, 4, "k");
+    store.run(&request).unwrap();
+    let mut check = status("k", ts(3), TimeStamp::MAX);
+    check.resolving_pessimistic_lock = true;
+    store.run(&check).unwrap();
+    let commit_ts = store.prewritten(&asynchronous(2, &["k"])).min_commit_ts;
+    assert_eq!(commit_ts, ts(5));
+    store.run(&commit(2, 5, &["k"])).unwrap();
+    let again = store.run(&request);
+    assert!(matches!(key_error(again), KeyError::WriteConflict { .. }));
 }
 
 /// Trap 4: the commit comes after every read, or the reader meets the lock.

@@ -101,11 +101,10 @@ impl Command for PessimisticLock {
         self.keys.iter().map(|wanted| wanted.key.clone()).collect()
     }
 
-    /// To see that a key does not exist, and to leave no lock on it, is a read.
+    /// What it shows is a read as of `for_update_ts`, which outlives the lock: if others remove the lock, commit at
+    /// that very timestamp, and this request arrives once more, the transaction would go on with what it has seen.
     fn raises_max_ts(&self) -> Option<TimeStamp> {
-        let is_read =
-            self.lock_only_if_exists || self.keys.iter().any(|wanted| wanted.should_not_exist);
-        if is_read { super::latest(&[self.for_update_ts]) } else { None }
+        super::latest(&[self.for_update_ts])
     }
 
     fn run(

@@ -26,15 +26,15 @@ fn action() -> impl Strategy<Value = Action> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 4_000,
-        rng_seed: RngSeed::Fixed(0x7478_6e73),
+        cases: 60_000,
+        rng_seed: RngSeed::Fixed(0x77),
         failure_persistence: None,
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()
     })]
 
     #[test]
-    fn histories_are_snapshot_isolated(actions in vec(action(), 1..200)) {
+    fn histories_are_snapshot_isolated(actions in vec(action(), 1..300)) {
         let mut world = World::new();
         for action in actions {
             world.step(action);

@@ -88,9 +88,10 @@ impl World {
             8 => self.give_up(who, flags),
             9 | 10 => self.read(&key, flags),
             11 => self.scan(flags),
-            12 => self.resolve(&key, TimeStamp::ZERO, flags & 1 == 0).map_or((), |_| ()),
+            12 => drop(self.resolve(&key, TimeStamp::ZERO, flags & 7 == 0)),
             13 | 14 => self.send_again(who, flags),
-            _ => self.collect_garbage(flags),
+            _ if flags < 32 => self.collect_garbage(flags),
+            _ => self.commit(who, flags),
         }
     }
 
@@ -169,7 +170,7 @@ impl World {
             }
             Err(Error::Key(KeyError::PessimisticLockRolledBack { .. })) => client.is_done = true,
             Err(Error::Key(KeyError::Locked(_))) if flags & 2 == 0 => {
-                let _ = self.resolve(key, TimeStamp::ZERO, true);
+                let _ = self.resolve(key, TimeStamp::ZERO, flags & 12 == 0);
             }
             Err(Error::Key(_)) => {}
             Err(error) => panic!("{error}"),
@@ -218,7 +219,8 @@ impl World {
             match error {
                 KeyError::Locked(lock) => {
                     let key = lock.key.clone();
-                    let _ = self.resolve(&key, TimeStamp::ZERO, true);
+                    let is_over = self.clock.is_multiple_of(4);
+                    let _ = self.resolve(&key, TimeStamp::ZERO, is_over);
                 }
                 KeyError::WriteConflict { .. } if !client.is_pessimistic => {
                     (client.told, client.is_done) = (Some(None), true);
@@ -267,7 +269,13 @@ impl World {
         if client.is_done || !is_complete {
             return;
         }
-        let commit_ts = ts(self.now());
+        if flags & 1 == 0 && self.clients[who].commit_ts.is_none() {
+            // Others come between the timestamp and the commit.
+            self.clients[who].commit_ts = Some(self.now());
+            return;
+        }
+        let commit_ts = self.clients[who].commit_ts.take();
+        let commit_ts = ts(commit_ts.unwrap_or_else(|| self.now()));
         let request =
             Commit { keys: vec![primary], start_ts, commit_ts, missing_is_success: false };
         self.clients[who].commits.push(request.clone());
@@ -330,7 +338,7 @@ impl World {
             match read.get(self.store.snapshot().as_ref(), key) {
                 Ok(value) => return self.reads.push(Seen { key: key.clone(), at, value }),
                 Err(Error::Key(KeyError::Locked(lock))) if flags & 1 == 0 => {
-                    let Some(status) = self.resolve(key, ts(at), flags & 2 == 0) else { return };
+                    let Some(status) = self.resolve(key, ts(at), flags & 14 == 0) else { return };
                     let lock_ts = lock.start_ts.0;
                     if status.lock.is_some_and(|lock| at < lock.min_commit_ts.0) {
                         resolved.push(lock_ts);
