@@ -43,7 +43,7 @@ pub struct Write {
     /// The transaction that *started* at the commit timestamp of this record was rolled back. There is one place for
     /// both facts, and a commit is never lost for a rollback.
     pub has_overlapped_rollback: bool,
-    /// A rollback that later commits and rollbacks must not remove or overwrite.
+    /// A rollback that decides its transaction. (None is ever removed before garbage collection.)
     pub is_protected: bool,
     /// For locks: the newest version below that is a put or a deletion.
     pub last_change: LastChange,

@@ -76,6 +76,18 @@ fn a_rollback_at_the_timestamp_of_a_commit_goes_into_the_commits_record() {
     assert_eq!((outcome.changes, outcome.answer), (vec![], None));
 }
 
+/// Trap 2: the same for a client that gives up before its prewrite arrives.
+#[test]
+fn a_prewrite_that_was_given_up_stays_so_at_the_timestamp_of_a_commit() {
+    let mut store = Store::new();
+    store.put_write("k", 20, &put_record(10, "v"));
+    let give_up = BatchRollback { keys: list(["k"]), start_ts: ts(20) };
+    assert_eq!(give_up.raises_max_ts(), Some(ts(20)));
+    store.run(&give_up).unwrap();
+    assert_eq!(store.got("k", 20), Some(bytes("v")));
+    assert!(is_self_rolled_back(&store.refused(&asynchronous(20, &["k"]))));
+}
+
 /// Trap 2, the other way round.
 #[test]
 fn a_commit_at_the_timestamp_of_a_rollback_keeps_it() {

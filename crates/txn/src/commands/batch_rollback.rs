@@ -28,6 +28,11 @@ impl Command for BatchRollback {
         self.keys.clone()
     }
 
+    /// The rollback says that nothing is committed at `start_ts`, also by others.
+    fn raises_max_ts(&self) -> Option<TimeStamp> {
+        super::latest(&[self.start_ts])
+    }
+
     fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<()>> {
         let mut reader = Reader::new(snapshot);
         let mut changes = Changes::new();
@@ -38,8 +43,7 @@ impl Command for BatchRollback {
     }
 }
 
-/// Rolls the transaction `start_ts` back on `key`. Only a transaction that is known to have failed is rolled back this
-/// way, so that the record needs protection on the primary only.
+/// Rolls the transaction `start_ts` back on `key`. On the primary the record decides the transaction.
 pub(super) fn rollback(
     changes: &mut Changes,
     reader: &mut Reader<'_>,

@@ -81,7 +81,6 @@ pub(super) fn rollback_missing(
     is_protected: bool,
 ) {
     if let (Some(mut lock), None) = (foreign, &overlapped)
-        && is_protected
         && lock.use_async_commit
         && lock.min_commit_ts <= start_ts
         && !lock.rollback_ts.contains(&start_ts)
@@ -93,8 +92,10 @@ pub(super) fn rollback_missing(
     put_rollback(changes, key, start_ts, overlapped, is_protected);
 }
 
-/// Writes the record of a rollback. If a commit has its place, a protected rollback goes into the commit's record,
-/// and one that need not last is left out.
+/// Writes the record of a rollback, or, if a commit has its place, notes it in the commit's record.
+///
+/// That is done for every rollback and not only for those that decide a transaction: a client that gives up a
+/// transaction without any lock yet relies on it too, when its prewrite comes late.
 fn put_rollback(
     changes: &mut Changes,
     key: &Key,
@@ -102,11 +103,9 @@ fn put_rollback(
     overlapped: Option<Write>,
     is_protected: bool,
 ) {
-    match overlapped {
-        None => changes.put_write(key, start_ts, &Write::rollback(start_ts, is_protected)),
-        Some(write) if is_protected => {
-            changes.put_write(key, start_ts, &Write { has_overlapped_rollback: true, ..write });
-        }
-        Some(_) => {}
-    }
+    let record = match overlapped {
+        None => Write::rollback(start_ts, is_protected),
+        Some(write) => Write { has_overlapped_rollback: true, ..write },
+    };
+    changes.put_write(key, start_ts, &record);
 }

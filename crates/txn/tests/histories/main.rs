@@ -24,14 +24,23 @@ fn action() -> impl Strategy<Value = Action> {
         .prop_map(|(what, who, key, flags)| Action { what, who, key, flags })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 60_000,
-        rng_seed: RngSeed::Fixed(0x77),
+/// `TXN_HISTORIES` says how many, `TXN_SEED` which.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: number("TXN_HISTORIES", 2_000).try_into().expect("fewer than 2^32"),
+        rng_seed: RngSeed::Fixed(number("TXN_SEED", 0x7478_6e73)),
         failure_persistence: None,
         max_shrink_iters: 20_000,
         ..ProptestConfig::default()
-    })]
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
 
     #[test]
     fn histories_are_snapshot_isolated(actions in vec(action(), 1..300)) {

@@ -30,6 +30,14 @@ pub(crate) struct Action {
     pub flags: u8,
 }
 
+/// A prewrite that was decided and is on its way through the log.
+struct OnItsWay {
+    changes: Vec<Modify>,
+    answer: PrewriteAnswer,
+    /// Who is told when it has arrived.
+    asked_by: Option<(usize, Prewrite)>,
+}
+
 /// Everything.
 pub(crate) struct World {
     store: Store,
@@ -37,8 +45,7 @@ pub(crate) struct World {
     safe_point: u64,
     clients: Vec<Client>,
     reads: Vec<Seen>,
-    /// A prewrite that was decided and is on its way through the log: its changes, and its locks in memory.
-    on_its_way: Option<(Vec<Modify>, Vec<Bytes>)>,
+    on_its_way: Option<OnItsWay>,
 }
 
 impl World {
@@ -60,9 +67,11 @@ impl World {
 
     /// What is on its way arrives.
     fn arrive(&mut self) {
-        if let Some((changes, locks)) = self.on_its_way.take() {
-            self.store.apply(&changes);
-            self.store.memory.release(&locks);
+        let Some(OnItsWay { changes, answer, asked_by }) = self.on_its_way.take() else { return };
+        self.store.apply(&changes);
+        self.store.memory.release(&answer.memory_locks);
+        if let Some((who, request)) = asked_by {
+            self.prewritten(who, &request, &answer);
         }
     }
 
@@ -200,14 +209,13 @@ impl World {
         }
         self.arrive();
         let outcome = self.store.decide(&request).unwrap();
+        let is_answer_lost = flags & 24 == 0;
+        let asked_by = (!is_answer_lost).then_some((who, request));
+        let (changes, answer) = (outcome.changes, outcome.answer);
         // Other people's reads may come before it arrives.
-        self.on_its_way = Some((outcome.changes, outcome.answer.memory_locks.clone()));
+        self.on_its_way = Some(OnItsWay { changes, answer, asked_by });
         if flags & 1 == 0 {
             self.arrive();
-        }
-        let is_answer_lost = flags & 24 == 0;
-        if !is_answer_lost {
-            self.prewritten(who, &request, &outcome.answer);
         }
     }
 
