@@ -32,7 +32,7 @@
 //!
 //! # This crate
 //!
-//! Records and their codecs ([`lock`], [`write`]), point reads ([`reader`]), reads that mind locks ([`read`],
+//! Records and their codecs ([`lock`], [`mod@write`]), point reads ([`reader`]), reads that mind locks ([`read`],
 //! [`scanner`]), and commands as functions over a snapshot ([`commands`]). Who runs them holds the [`Latches`] of
 //! their keys meanwhile. There is no clock here: every time is in a request.
 #![forbid(unsafe_code)]
