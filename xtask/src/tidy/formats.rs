@@ -10,7 +10,8 @@ use super::{
 const FORMATS: &str = "docs/formats.md";
 
 /// Crates that write files.
-const CRATES: [&str; 6] = ["types", "runtime", "engine", "storage", "scheduler", "raftstore"];
+const CRATES: [&str; 7] =
+    ["types", "runtime", "engine", "storage", "scheduler", "raftstore", "txn"];
 
 /// Checks all files.
 pub(super) fn check(files: &[File]) -> Vec<Finding> {

@@ -9,7 +9,7 @@ use super::{
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Crates whose files are cores, unless they lie in a folder `shell`.
-const CORE_CRATES: [&str; 5] = ["client", "raft", "raftstore", "scheduler", "storage"];
+const CORE_CRATES: [&str; 6] = ["client", "raft", "raftstore", "scheduler", "storage", "txn"];
 
 /// What a core must not name: it waits for nothing, starts nothing and asks nobody for the time.
 const NOT_IN_CORES: [&str; 16] = [

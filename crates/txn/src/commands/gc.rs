@@ -1,0 +1,40 @@
+//! GC: versions that nobody reads any more are removed.
+
+use engine::Snapshot;
+use types::{Bytes, TimeStamp};
+
+use super::{Command, Outcome, distinct};
+use crate::{Concurrency, changes::Changes, error::Result, gc};
+
+/// Removes from some keys what nobody needs who reads at or above a safe point. See [`gc`](crate::gc).
+///
+/// The executor has resolved every lock of transactions that started at or before the safe point.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gc {
+    /// The user's keys, as [`find_garbage`](crate::gc::find_garbage) gives them.
+    pub keys: Vec<Bytes>,
+    /// Nobody reads below it.
+    pub safe_point: TimeStamp,
+    /// About how many changes to propose at once.
+    pub limit: usize,
+}
+
+impl Command for Gc {
+    /// Keys that were not finished; to be asked for again.
+    type Answer = Vec<Bytes>;
+
+    fn keys(&self) -> Vec<Bytes> {
+        self.keys.clone()
+    }
+
+    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<Vec<Bytes>>> {
+        let mut changes = Changes::new();
+        let mut rest = Vec::new();
+        for key in distinct(&self.keys) {
+            if !gc::collect(&mut changes, snapshot, &key, self.safe_point, self.limit)? {
+                rest.push(key.user().clone());
+            }
+        }
+        Ok(Outcome::new(changes, rest))
+    }
+}
