@@ -122,7 +122,7 @@ fn a_forced_lock_says_as_of_when_it_is_and_what_it_found() {
     let found =
         LockedKey { value: Some(bytes("newer")), exists: true, locked_with_conflict_ts: ts(30) };
     for _ in 0..2 {
-        assert_eq!(store.run(&request).unwrap().results, vec![found.clone()]);
+        assert_eq!(store.run(&request).unwrap().results, std::slice::from_ref(&found));
     }
     let taken = store.lock("k").unwrap();
     assert_eq!((taken.for_update_ts, taken.is_locked_with_conflict), (ts(30), true));

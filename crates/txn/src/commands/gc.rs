@@ -6,7 +6,7 @@ use types::{Bytes, TimeStamp};
 use super::{Command, Outcome, distinct};
 use crate::{Concurrency, changes::Changes, error::Result, gc};
 
-/// Removes from some keys what nobody needs who reads at or above a safe point. See [`gc`](crate::gc).
+/// Removes from some keys what nobody needs who reads at or above a safe point. See [`crate::gc`].
 ///
 /// The executor has resolved every lock of transactions that started at or before the safe point.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -70,6 +70,16 @@ pub trait Command {
         None
     }
 
+    /// Whether it may be given a commit timestamp: then `max_ts` must not be below what any earlier leader has let be read.
+    fn needs_max_ts(&self) -> bool {
+        false
+    }
+
+    /// The stored keys whose locks it has left in `memory`.
+    fn published(_answer: &Self::Answer) -> &[Bytes] {
+        &[]
+    }
+
     /// Decides, over a snapshot that was taken under the latches of [`keys`](Command::keys).
     ///
     /// Only prewrites with asynchronous commit or in one phase use `memory`; they leave locks in it, which the answer

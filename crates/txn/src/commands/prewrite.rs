@@ -139,6 +139,14 @@ impl Command for Prewrite {
         if is_read { super::latest(&[self.start_ts]) } else { None }
     }
 
+    fn needs_max_ts(&self) -> bool {
+        self.use_async_commit || self.try_one_pc
+    }
+
+    fn published(answer: &PrewriteAnswer) -> &[Bytes] {
+        &answer.memory_locks
+    }
+
     fn run(
         &self,
         snapshot: &dyn Snapshot,

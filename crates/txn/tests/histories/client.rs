@@ -97,7 +97,7 @@ impl Client {
         for_update_ts: TimeStamp,
         force: bool,
     ) -> PessimisticLock {
-        let op = self.mutations.iter().find(|mutation| mutation.key == key).map(|m| m.op);
+        let op = self.mutations.iter().find(|mutation| mutation.key == *key).map(|m| m.op);
         let should_not_exist = op == Some(MutationOp::Insert);
         PessimisticLock {
             keys: vec![PessimisticKey { key: key.clone(), should_not_exist }],
