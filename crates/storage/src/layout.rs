@@ -48,6 +48,25 @@ impl Layout {
         }
     }
 
+    /// Refuses transactional requests of another API version than the cluster's, and keys that it does not keep for
+    /// transactions. In v2 these begin with `x` and a keyspace id; old ones (V1) with `m` or `t`, as TiDB's do.
+    pub(crate) fn check_txn(self, request: ApiVersion, keys: &[Bytes]) -> Result<()> {
+        for key in keys {
+            check_key_bytes(key)?;
+        }
+        let prefixes: &[u8] = match (self.api, request) {
+            (ApiMode::V1, ApiVersion::V1) => return Ok(()),
+            (ApiMode::V2, ApiVersion::V2) => b"x",
+            (ApiMode::V2, ApiVersion::V1) => b"mt",
+            _ => return Err(Error::ApiVersionMismatch { mode: self.api, request }),
+        };
+        let is_inside = |key: &&Bytes| key.first().is_some_and(|first| prefixes.contains(first));
+        match keys.iter().find(|key| !is_inside(key)) {
+            Some(key) => Err(Error::KeyspacePrefix { key: key::display(key), kind: KeyMode::Txn }),
+            None => Ok(()),
+        }
+    }
+
     /// The stored form of a key, to look it up.
     pub(crate) fn stored(self, user_key: &[u8]) -> Result<Cow<'_, [u8]>> {
         self.check_key(user_key)?;
@@ -120,19 +139,24 @@ impl Layout {
     }
 
     fn check_key(self, user_key: &[u8]) -> Result<()> {
-        if limits::KEY_BYTES_MAX < user_key.len() {
-            return Err(Error::KeyTooLarge { size: user_key.len() });
-        }
         if self.api == ApiMode::V2
+            && user_key.len() <= limits::KEY_BYTES_MAX
             && (user_key.len() < KEYSPACE_PREFIX_BYTES || user_key[0] != RAW_PREFIX)
         {
             return Err(no_prefix(user_key));
         }
-        if user_key.is_empty() {
-            return Err(Error::InvalidRequest("the key is empty".to_owned()));
-        }
-        Ok(())
+        check_key_bytes(user_key)
     }
+}
+
+fn check_key_bytes(user_key: &[u8]) -> Result<()> {
+    if limits::KEY_BYTES_MAX < user_key.len() {
+        return Err(Error::KeyTooLarge { size: user_key.len() });
+    }
+    if user_key.is_empty() {
+        return Err(Error::InvalidRequest("the key is empty".to_owned()));
+    }
+    Ok(())
 }
 
 fn check_bound(bound: &[u8]) -> Result<()> {

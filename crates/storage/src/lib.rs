@@ -39,5 +39,8 @@ pub use expiry::Sweep;
 pub use identity::{Identity, StoreIdent};
 pub use key_mode::{KeyModeLatch, Latching};
 pub use read::{Checksum, KvPair, RawBatchScan, RawScan};
-pub use shell::{Commits, Proposal, RaftHandle, Replication, Storage, StorageOptions, View};
+pub use shell::{
+    Asking, Commits, Proposal, RaftHandle, Replication, Storage, StorageOptions, Timestamps, View,
+    Wanted, user_range,
+};
 pub use statistics::Statistics;

@@ -1,11 +1,14 @@
 //! What owns threads, waits and reads clocks in this crate.
 
+mod executor;
+mod latched;
 mod proposal;
 mod replicated;
 mod storage;
 mod view;
 mod writer;
 
+pub use executor::{Asking, Timestamps, Wanted, user_range};
 pub use proposal::Proposal;
 pub use replicated::{RaftHandle, Replication};
 pub use storage::{Commits, Storage, StorageOptions};

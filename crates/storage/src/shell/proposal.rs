@@ -16,7 +16,7 @@ use std::{
 
 use types::RegionError;
 
-use super::{storage::Inner, writer::Duty};
+use super::{executor::Decided, storage::Inner, writer::Duty};
 use crate::{Error, Latching, Result, Swapped, command::Answer, raw::Routed};
 
 /// A write that was proposed, and its answer to come. A future of any runtime, or [`wait`](Proposal::wait).
@@ -109,7 +109,13 @@ impl Slot {
     /// An empty slot, and the ticket by which it is answered.
     pub(super) fn new() -> (Arc<Slot>, Ticket) {
         let slot = Arc::new(Slot::default());
-        (slot.clone(), Ticket(Some(slot)))
+        (slot.clone(), Ticket { slot: Some(slot), decided: None })
+    }
+
+    /// The same; the ticket keeps `decided` until it has answered.
+    pub(super) fn keeping(decided: Decided) -> (Arc<Slot>, Ticket) {
+        let slot = Arc::new(Slot::default());
+        (slot.clone(), Ticket { slot: Some(slot), decided: Some(Box::new(decided)) })
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -144,18 +150,22 @@ impl Slot {
 
 /// The queue's end of a slot. Answers exactly once.
 #[derive(Debug)]
-pub(super) struct Ticket(Option<Arc<Slot>>);
+pub(super) struct Ticket {
+    slot: Option<Arc<Slot>>,
+    #[expect(dead_code, reason = "held until it is dropped")]
+    decided: Option<Box<Decided>>,
+}
 
 impl Ticket {
     /// Puts the answer; returns who is to be woken, so that many answers can be put before anybody runs.
     pub(super) fn answer(mut self, answer: Result<Answer>) -> Option<Waker> {
-        self.0.take().and_then(|slot| slot.put(answer))
+        self.slot.take().and_then(|slot| slot.put(answer))
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let Some(slot) = self.0.take() else { return };
+        let Some(slot) = self.slot.take() else { return };
         if let Some(waker) = slot.put(Err(undetermined("the store stopped in the middle of it"))) {
             waker.wake();
         }

@@ -164,8 +164,15 @@ impl Replicated {
         Ok(Replicated { engine, handle, shell, clock, key_mode, log, has_latch, commands })
     }
 
-    /// Proposes a command to the region for which it was checked.
-    pub(super) fn propose(&self, region: &Region, command: Command, ticket: Ticket) {
+    /// Proposes a command to the region for which it was checked; only in `term`, if it was decided by what was applied
+    /// in that.
+    pub(super) fn propose(
+        &self,
+        region: &Region,
+        command: Command,
+        term: Option<u64>,
+        ticket: Ticket,
+    ) {
         if let Some(mode) = command.key_mode
             && let Err(error) = self.record_key_mode(mode)
         {
@@ -181,9 +188,10 @@ impl Replicated {
         let entry = entry::encode(&command.action);
         self.commands.fetch_add(1, Ordering::Relaxed);
         let (first, last) = keys;
-        let kind = match command.frees() {
-            true => RequestKind::Free { first, last, command: entry },
-            false => RequestKind::Write { first, last, command: entry },
+        let kind = match (term, command.frees()) {
+            (Some(term), _) => RequestKind::WriteIn { term, first, last, command: entry },
+            (None, true) => RequestKind::Free { first, last, command: entry },
+            (None, false) => RequestKind::Write { first, last, command: entry },
         };
         self.handle.0.ask(region.id, region.epoch, kind, ticket);
     }
@@ -206,6 +214,18 @@ impl Replicated {
         let (slot, ticket) = Slot::new();
         self.handle.0.read((region.id, region.epoch), replica_read, ticket);
         slot
+    }
+
+    /// What is applied now, and the term in which what is decided by it may be proposed. `None`: this peer does not lead,
+    /// or has not applied everything that earlier leaders have left.
+    pub(super) fn to_decide_on(
+        &self,
+        region: RegionId,
+    ) -> engine::Result<Option<(Arc<dyn Snapshot>, u64)>> {
+        let views = self.handle.views();
+        let moment = views.moment();
+        let snapshot = self.engine.snapshot()?;
+        Ok(views.leads_in(region, moment).map(|term| (snapshot, term)))
     }
 
     /// What is applied now.

@@ -6,13 +6,14 @@ use std::{
     thread::JoinHandle,
 };
 
-use engine::Engine;
+use engine::{Engine, Snapshot};
 use raftstore::state::PeerState;
 use runtime::Clock;
-use types::{ApiMode, Bytes, KeyMode, Region, RequestContext};
+use types::{ApiMode, Bytes, KeyMode, Region, RegionId, RequestContext};
 
 use super::{
     Proposal, View,
+    executor::{Decided, Executor, Timestamps},
     proposal::{FromAnswer, Slot},
     replicated::{RaftHandle, Replicated, Replication},
     writer::{OnStopped, Writer},
@@ -48,6 +49,9 @@ pub struct StorageOptions {
     pub commits: Commits,
     /// Asked before the first write in mode v1. `None`: this store decides alone (no scheduler).
     pub latch: Option<Arc<dyn KeyModeLatch>>,
+    /// Asked before a transaction is let choose its commit timestamp here for the first time in a term. `None`: no other
+    /// store has ever led a region.
+    pub timestamps: Option<Arc<dyn Timestamps>>,
     /// How the regions are replicated, be it to nobody. `None`: the standalone form, with a group commit and no log, for
     /// the course's first project and for tests.
     pub replication: Option<Replication>,
@@ -76,9 +80,13 @@ pub(super) struct Inner {
     checks: Checks,
     backend: Backend,
     latch: Option<Arc<dyn KeyModeLatch>>,
+    executor: Executor,
     /// Where the removal of expired keys goes on: a region's first key, and a place in it.
     sweep: Mutex<Option<(Bytes, Option<Cursor>)>>,
 }
+
+/// A snapshot to decide on, and the term for which what is decided is proposed.
+type Decidable = (Arc<dyn Snapshot>, Option<u64>);
 
 /// Who writes.
 enum Backend {
@@ -128,9 +136,14 @@ impl Storage {
             checks: Checks { layout, regions },
             backend,
             latch: options.latch,
+            executor: Executor::new(options.timestamps),
             sweep: Mutex::new(None),
         };
         Ok(Storage { inner: Arc::new(inner) })
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// Who this store is.
@@ -437,11 +450,79 @@ impl Inner {
                 writer.propose(command, ticket, *commits == Commits::Adaptive)
             }
             Backend::Replicated(replicated) => {
-                replicated.propose(&region, command, ticket);
+                replicated.propose(&region, command, None, ticket);
                 None
             }
         };
         Proposal::proposed(slot, duty)
+    }
+
+    /// Proposes what was decided by what was applied in `term`.
+    pub(super) fn propose_decided(
+        &self,
+        (region, command): Routed,
+        term: Option<u64>,
+        decided: Decided,
+    ) -> Proposal<()> {
+        let (slot, ticket) = Slot::keeping(decided);
+        match &self.backend {
+            Backend::Standalone { writer, .. } => drop(writer.propose(command, ticket, false)),
+            Backend::Replicated(replicated) => replicated.propose(&region, command, term, ticket),
+        }
+        Proposal::proposed(slot, None)
+    }
+
+    /// What is applied now, and the term in which what is decided by it is to be proposed; the standalone form has none.
+    /// `None`: this peer does not lead, or has not applied everything that earlier leaders have left.
+    pub(super) fn to_decide_on(&self, region: &Region) -> Result<Option<Decidable>> {
+        match &self.backend {
+            Backend::Standalone { writer, .. } => match writer.stopped() {
+                Some(stopped) => Err(stopped.clone().into()),
+                None => Ok(Some((writer.durable(), None))),
+            },
+            Backend::Replicated(replicated) => {
+                if let Some(stopped) = replicated.stopped() {
+                    return Err(stopped.into());
+                }
+                let found = replicated.to_decide_on(region.id)?;
+                Ok(found.map(|(snapshot, term)| (snapshot, Some(term))))
+            }
+        }
+    }
+
+    /// The term in which this store leads a region, if it does.
+    pub(super) fn leads_in(&self, region: RegionId) -> Option<u64> {
+        match &self.backend {
+            Backend::Standalone { .. } => None,
+            Backend::Replicated(replicated) => {
+                replicated.handle.views().find(region).and_then(|view| view.leads_in)
+            }
+        }
+    }
+
+    /// Agrees with the cluster that it holds `wanted`, where it can hold one kind of data only. Returns the record that is
+    /// to be written with the first commands.
+    pub(super) async fn latch(&self, wanted: KeyMode) -> Result<Option<KeyMode>> {
+        if self.ident.api != ApiMode::V1 {
+            return Ok(None);
+        }
+        let key_mode = self.backend.key_mode();
+        let held = match (key_mode.get(), &self.latch) {
+            (Some(held), _) => held,
+            (None, None) => key_mode.learn(wanted),
+            (None, Some(latch)) => match latch.latch(wanted).await {
+                Ok(held) => key_mode.learn(held),
+                Err(reason) => return Err(Error::KeyModeUnavailable { reason }),
+            },
+        };
+        match held == wanted {
+            true => Ok((!key_mode.is_recorded()).then_some(wanted)),
+            false => Err(Error::KeyModeConflict { held, wanted }),
+        }
+    }
+
+    pub(super) fn executor(&self) -> &Executor {
+        &self.executor
     }
 
     /// Removes ranges of this store, whatever its regions are.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::Snapshot;
-use types::{Bytes, KeyRange, RequestContext};
+use types::{Bytes, KeyRange, Region, RequestContext};
 
 use super::storage::Inner;
 use crate::{
@@ -31,6 +31,12 @@ impl View {
         now_ms: u64,
     ) -> View {
         View { inner, snapshot, access, now_ms }
+    }
+
+    /// The snapshot, and the region that a request is for, if a read may be answered from it.
+    pub(super) fn region(self, ctx: &RequestContext) -> Result<(Arc<dyn Snapshot>, Arc<Region>)> {
+        let region = self.inner.checks().regions.check_read(ctx, &self.access)?;
+        Ok((self.snapshot, region))
     }
 
     pub(super) fn into_snapshot(self) -> Arc<dyn Snapshot> {

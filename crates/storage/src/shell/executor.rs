@@ -1,0 +1,291 @@
+//! Transactional commands from request to answer: latches, a snapshot, the decision, one proposal.
+//!
+//! A command is decided on the leader by looking at what is applied (`txn::commands`), and what it wants to change is
+//! proposed for the term in which the leader had applied it ([`raftstore::store::RequestKind::WriteIn`]). Its latches
+//! are held until the proposal is answered, also if the caller has gone: nobody else decides by what is about to change.
+//! So whatever lies before the proposal in the log was seen by the decision.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use engine::Snapshot;
+use txn::{
+    Concurrency, KeyError, Lock, Read,
+    commands::{Command as TxnCommand, Outcome},
+};
+use types::{
+    Bytes, KeyMode, KeyRange, Region, RegionError, RegionId, RequestContext, TimeStamp, key,
+};
+
+use super::{
+    Storage,
+    latched::{LatchTable, Latched},
+};
+use crate::{
+    Error, Result,
+    command::{Action, Command},
+    regions,
+};
+
+/// A timestamp that is being asked for, or why there is none.
+pub type Asking = Pin<Box<dyn Future<Output = Result<TimeStamp, String>> + Send>>;
+
+/// Where a cluster's timestamps come from.
+pub trait Timestamps: Send + Sync {
+    /// A timestamp that is later than all that were given out before.
+    fn timestamp(&self) -> Asking;
+}
+
+/// How often a command looks again when the leader changes under it.
+const ATTEMPTS: u32 = 3;
+
+/// What transactional commands of a store share.
+#[derive(Default)]
+pub(super) struct Executor {
+    latches: LatchTable,
+    memory: Arc<Mutex<Concurrency>>,
+    /// The terms in which a leader has made sure that no earlier one has served a later read than it knows.
+    synced: Mutex<BTreeMap<RegionId, u64>>,
+    timestamps: Option<Arc<dyn Timestamps>>,
+}
+
+/// What holds while what was decided is on its way: dropped when the proposal is answered.
+#[derive(Debug)]
+pub(super) struct Decided {
+    _published: Published,
+    _latched: Latched,
+}
+
+/// Locks that are there for readers before they are applied.
+struct Published {
+    memory: Arc<Mutex<Concurrency>>,
+    keys: Vec<Bytes>,
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            self.memory.lock().unwrap_or_else(PoisonError::into_inner).release(&self.keys);
+        }
+    }
+}
+
+impl fmt::Debug for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Published").field(&self.keys).finish()
+    }
+}
+
+/// What the caller of a transactional read wants to see.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// These keys, as users name them.
+    Keys(&'a [Bytes]),
+    /// These keys, as far as they lie in the region; the bounds as users name them.
+    Range(&'a KeyRange),
+}
+
+impl Executor {
+    pub(super) fn new(timestamps: Option<Arc<dyn Timestamps>>) -> Executor {
+        Executor { timestamps, ..Executor::default() }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Concurrency> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn synced(&self) -> MutexGuard<'_, BTreeMap<RegionId, u64>> {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Storage {
+    /// Carries out a transactional command. The inner error is about the state of its keys: nothing was written.
+    ///
+    /// # Errors
+    /// As of raw writes.
+    pub async fn txn_write<C: TxnCommand>(
+        &self,
+        ctx: &RequestContext,
+        command: C,
+    ) -> Result<Result<C::Answer, KeyError>> {
+        let inner = self.inner();
+        let keys = command.keys();
+        inner.checks().layout.check_txn(ctx.api_version, &keys)?;
+        let region = inner.checks().regions.check(ctx)?;
+        for key in &keys {
+            regions::check_key(&region, &key::encode(key))?;
+        }
+        let key_mode = inner.latch(KeyMode::Txn).await?;
+        let executor = inner.executor();
+        let latched = executor.latches.acquire(keys).await;
+        if let Some(ts) = command.raises_max_ts() {
+            executor.memory().raise_max_ts(ts);
+        }
+        let mut attempts = 0;
+        let (term, Outcome { changes, answer }) = loop {
+            attempts += 1;
+            if ATTEMPTS < attempts {
+                return Err(RegionError::NotLeader { region: region.id, leader: None }.into());
+            }
+            if command.needs_max_ts() {
+                self.sync_max_ts(&region).await?;
+            }
+            let Some((snapshot, term)) = inner.to_decide_on(&region)? else {
+                // It leads and has not applied anything of its term: whoever asks it waits for that.
+                self.view_by_index(ctx).await?;
+                continue;
+            };
+            if command.needs_max_ts() && executor.synced().get(&region.id).copied() != term {
+                continue;
+            }
+            // Only who is given a timestamp needs what is in memory; the others hold up nobody's reads.
+            let outcome = match command.needs_max_ts() {
+                true => command.run(&*snapshot, &mut executor.memory()),
+                false => command.run(&*snapshot, &mut Concurrency::new()),
+            };
+            match outcome {
+                Ok(outcome) => break (term, outcome),
+                Err(txn::Error::Key(error)) => return Ok(Err(error)),
+                Err(error) => return Err(self.txn_error(error)),
+            }
+        };
+        let keys = C::published(&answer).to_vec();
+        let published = Published { memory: Arc::clone(&executor.memory), keys };
+        let decided = Decided { _published: published, _latched: latched };
+        if !changes.is_empty() {
+            let command = Command { action: Action::Changes(changes), key_mode };
+            inner.propose_decided((region, command), term, decided).await?;
+        }
+        Ok(Ok(answer))
+    }
+
+    /// Reads as of a version. From when this is called on nobody commits below it who has not begun to. The inner error is
+    /// about the state of a key.
+    ///
+    /// # Errors
+    /// As of raw reads.
+    pub async fn txn_read<T>(
+        &self,
+        ctx: &RequestContext,
+        wanted: Wanted<'_>,
+        at: &Read<'_>,
+        read: impl FnOnce(&dyn Snapshot, &Region) -> Result<T, txn::Error>,
+    ) -> Result<Result<T, KeyError>> {
+        // A follower would have to tell the leader of the version first.
+        let ctx = &RequestContext { replica_read: false, ..*ctx };
+        let inner = self.inner();
+        let region = inner.checks().regions.check(ctx)?;
+        match wanted {
+            Wanted::Keys(keys) => {
+                inner.checks().layout.check_txn(ctx.api_version, keys)?;
+                for key in keys {
+                    regions::check_key(&region, &key::encode(key))?;
+                }
+            }
+            Wanted::Range(_) => inner.checks().layout.check_txn(ctx.api_version, &[])?,
+        }
+        let locked = {
+            let mut memory = inner.executor().memory();
+            if at.version != TimeStamp::MAX {
+                memory.raise_max_ts(at.version);
+            }
+            match wanted {
+                Wanted::Keys(keys) => keys.iter().try_for_each(|key| memory.check_key(key, at)),
+                Wanted::Range(range) => memory.check_range(range, at),
+            }
+        };
+        if let Err(error) = locked {
+            return Ok(Err(error));
+        }
+        let view = match self.view()?.region(ctx) {
+            Err(Error::LeaseLapsed) => self.view_by_index(ctx).await?.region(ctx)?,
+            view => view?,
+        };
+        let (snapshot, region) = view;
+        match read(&*snapshot, &region) {
+            Ok(found) => Ok(Ok(found)),
+            Err(txn::Error::Key(error)) => Ok(Err(error)),
+            Err(error) => Err(self.txn_error(error)),
+        }
+    }
+
+    /// Locks of the user's keys in `range`, as far as they lie in the region, that `filter` wants; at most `limit`, and where
+    /// to go on.
+    ///
+    /// # Errors
+    /// As of raw reads.
+    pub async fn txn_locks(
+        &self,
+        ctx: &RequestContext,
+        range: &KeyRange,
+        filter: impl Fn(&Lock) -> bool,
+        limit: usize,
+    ) -> Result<(Vec<(Bytes, Lock)>, Option<Bytes>)> {
+        let ctx = &RequestContext { replica_read: false, ..*ctx };
+        self.inner().checks().layout.check_txn(ctx.api_version, &[])?;
+        let (snapshot, region) = match self.view()?.region(ctx) {
+            Err(Error::LeaseLapsed) => self.view_by_index(ctx).await?.region(ctx)?,
+            view => view?,
+        };
+        let range = range.intersect(&user_range(&region));
+        txn::find_locks(&*snapshot, &range, filter, limit).map_err(|error| self.txn_error(error))
+    }
+
+    /// From when this is called on nobody commits at `version` or below who has not begun to.
+    ///
+    /// # Errors
+    /// Somebody has begun to, on a key of `range`.
+    pub fn txn_raise(&self, range: &KeyRange, version: TimeStamp) -> Result<(), KeyError> {
+        let mut memory = self.inner().executor().memory();
+        if version != TimeStamp::MAX {
+            memory.raise_max_ts(version);
+        }
+        memory.check_no_lock(range, version)
+    }
+
+    /// Makes sure that max_ts is not below what an earlier leader of the region has let be read: a transaction that chooses
+    /// its commit timestamp here would else commit in somebody's past.
+    async fn sync_max_ts(&self, region: &Region) -> Result<()> {
+        let executor = self.inner().executor();
+        let Some(term) = self.inner().leads_in(region.id) else { return Ok(()) };
+        if executor.synced().get(&region.id) == Some(&term) {
+            return Ok(());
+        }
+        let Some(timestamps) = &executor.timestamps else {
+            // Nobody else has ever served a read.
+            executor.synced().insert(region.id, term);
+            return Ok(());
+        };
+        let now = timestamps.timestamp().await.map_err(|reason| {
+            let reason = format!("the scheduler gives no timestamp: {reason}");
+            RegionError::ServerIsBusy { reason, retry_after: types::limits::RETRY_STOPPED_AFTER }
+        })?;
+        executor.memory().raise_max_ts(now);
+        executor.synced().insert(region.id, term);
+        Ok(())
+    }
+
+    fn txn_error(&self, error: txn::Error) -> Error {
+        let error = match error {
+            txn::Error::Engine(error) => error,
+            other => engine::Error::Corrupt {
+                path: "transactional records".into(),
+                detail: other.to_string(),
+            },
+        };
+        self.inner().on_engine_error(&error);
+        error.into()
+    }
+}
+
+/// The keys of a region as users name them. Bounds that are no transactional keys are no bounds: such regions hold none.
+pub fn user_range(region: &Region) -> KeyRange {
+    let decode = |bound: &Bytes| key::decode_exact(bound).map(Bytes::from).unwrap_or_default();
+    KeyRange { start: decode(&region.range.start), end: decode(&region.range.end) }
+}
