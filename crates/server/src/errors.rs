@@ -190,3 +190,70 @@ answers_with_pairs!(
     kvrpcpb::RawScanResponse: kvs,
     kvrpcpb::RawBatchScanResponse: kvs,
 );
+
+/// Answers that can say that the state of a key is against the request.
+pub(crate) trait KeyAnswer: Answer {
+    /// Puts `error` into the answer.
+    fn set_key_error(&mut self, error: kvrpcpb::KeyError);
+
+    /// An answer that only says so.
+    fn refused_by(error: txn::KeyError) -> Self {
+        let mut answer = Self::default();
+        answer.set_key_error(crate::convert_txn::key_error(error));
+        answer
+    }
+}
+
+/// Answers with `region_error` and one or several key errors; what is neither is an abort.
+macro_rules! answers_with_key_errors {
+    ($($answer:ident($self:ident, $error:ident) $set:expr;)*) => {$(
+        impl KeyAnswer for kvrpcpb::$answer {
+            fn set_key_error(&mut $self, $error: kvrpcpb::KeyError) {
+                $set
+            }
+        }
+
+        impl Answer for kvrpcpb::$answer {
+            fn set_error(&mut self, error: &Error) {
+                match wire(error) {
+                    Wire::Region(error) => self.region_error = Some(error),
+                    Wire::Text(abort) => {
+                        self.set_key_error(kvrpcpb::KeyError { abort, ..Default::default() });
+                    }
+                }
+            }
+
+            fn region_error(&self) -> Option<&errorpb::Error> {
+                self.region_error.as_deref()
+            }
+        }
+    )*};
+}
+
+/// A whole request's error as the only pair of its answer: client-rust looks nowhere else.
+fn only_pair(error: &kvrpcpb::KeyError) -> Vec<kvrpcpb::KvPair> {
+    vec![kvrpcpb::KvPair { error: Some(Box::new(error.clone())), ..Default::default() }]
+}
+
+answers_with_key_errors! {
+    GetResponse(self, error) self.error = Some(Box::new(error));
+    BatchGetResponse(self, error) {
+        self.pairs = only_pair(&error);
+        self.error = Some(Box::new(error));
+    };
+    ScanResponse(self, error) {
+        self.pairs = only_pair(&error);
+        self.error = Some(Box::new(error));
+    };
+    CommitResponse(self, error) self.error = Some(Box::new(error));
+    BatchRollbackResponse(self, error) self.error = Some(Box::new(error));
+    CleanupResponse(self, error) self.error = Some(Box::new(error));
+    CheckTxnStatusResponse(self, error) self.error = Some(Box::new(error));
+    TxnHeartBeatResponse(self, error) self.error = Some(Box::new(error));
+    CheckSecondaryLocksResponse(self, error) self.error = Some(Box::new(error));
+    ResolveLockResponse(self, error) self.error = Some(Box::new(error));
+    ScanLockResponse(self, error) self.error = Some(Box::new(error));
+    PrewriteResponse(self, error) self.errors = vec![error];
+    PessimisticLockResponse(self, error) self.errors = vec![error];
+    PessimisticRollbackResponse(self, error) self.errors = vec![error];
+}

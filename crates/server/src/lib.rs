@@ -10,6 +10,7 @@
 
 pub mod config;
 mod convert;
+mod convert_txn;
 mod error;
 mod errors;
 mod handlers;

@@ -128,6 +128,7 @@ impl StoreNode {
         };
         let options = StorageOptions {
             latch: Some(Arc::new(placement.clone())),
+            timestamps: Some(Arc::new(placement.clone())),
             replication: Some(replication),
             ..StorageOptions::default()
         };

@@ -22,9 +22,12 @@ use proto::{
     pdpb::{self, pd_server::Pd as _},
 };
 use scheduler::SplitIds;
-use storage::{KeyModeLatch, Latching};
+use storage::{Asking, KeyModeLatch, Latching, Timestamps};
 use tonic::{Code as GrpcCode, Request, Response, Status, codegen::BoxStream};
-use types::{ApiMode, ClusterId, Code, KeyMode, PeerId, Region, RegionId, StoreId};
+use types::{
+    ApiMode, ClusterId, Code, KeyMode, PeerId, Region, RegionId, StoreId, TimeStamp,
+    timestamp::LOGICAL_BITS,
+};
 
 pub(crate) use remote::Remote;
 
@@ -335,6 +338,18 @@ impl Placement {
         }
     }
 
+    /// A timestamp that is later than all that were given out.
+    async fn timestamp_now(&self) -> Result<TimeStamp> {
+        let answer = ask!(self, pd.get_min_ts, |cluster_id| pdpb::GetMinTsRequest {
+            header: header(cluster_id)
+        })?;
+        check(answer.header)?;
+        match answer.timestamp {
+            Some(ts) => Ok(TimeStamp(((ts.physical as u64) << LOGICAL_BITS) + ts.logical as u64)),
+            None => Err(PlacementError::new(Code::Bug, "the scheduler gave no timestamp")),
+        }
+    }
+
     async fn latch_key_mode(&self, wanted: KeyMode) -> Result<KeyMode> {
         let answer =
             ask!(self, internal.latch_key_mode, |cluster_id| internal::LatchKeyModeRequest {
@@ -354,6 +369,13 @@ impl Addresses for Placement {
     fn address(&self, store: StoreId) -> BoxFuture<'static, Result<String>> {
         let placement = self.clone();
         Box::pin(async move { placement.store_address(store).await })
+    }
+}
+
+impl Timestamps for Placement {
+    fn timestamp(&self) -> Asking {
+        let placement = self.clone();
+        Box::pin(async move { placement.timestamp_now().await.map_err(|error| error.to_string()) })
     }
 }
 

@@ -153,7 +153,18 @@ impl BatchCommands {
                 }))
             }};
         }
-        /// A transactional command, which this version refuses.
+        /// A transactional command, whose method has another name than its variant.
+        macro_rules! txn {
+            ($variant:ident, $timed:ident, $method:ident, $request:expr) => {{
+                let kv = self.kv.clone();
+                let request = $request;
+                Started::Pending(Box::pin(async move {
+                    let answer = kv.times().timed(Method::$timed, kv.$method(request));
+                    (id, Reply::$variant(answer.await))
+                }))
+            }};
+        }
+        /// A command that this version refuses.
         macro_rules! refused {
             ($variant:ident) => {
                 Started::Answered(Some(Reply::$variant(Refused::refused())))
@@ -184,20 +195,34 @@ impl BatchCommands {
             Some(Command::GetHealthFeedback(_)) => Started::Answered(Some(
                 Reply::GetHealthFeedback(kvrpcpb::GetHealthFeedbackResponse::default()),
             )),
-            Some(Command::Get(_)) => refused!(Get),
-            Some(Command::Scan(_)) => refused!(Scan),
-            Some(Command::BatchGet(_)) => refused!(BatchGet),
-            Some(Command::Prewrite(_)) => refused!(Prewrite),
-            Some(Command::Commit(_)) => refused!(Commit),
-            Some(Command::Cleanup(_)) => refused!(Cleanup),
-            Some(Command::BatchRollback(_)) => refused!(BatchRollback),
-            Some(Command::ScanLock(_)) => refused!(ScanLock),
-            Some(Command::ResolveLock(_)) => refused!(ResolveLock),
-            Some(Command::PessimisticLock(_)) => refused!(PessimisticLock),
-            Some(Command::PessimisticRollback(_)) => refused!(PessimisticRollback),
-            Some(Command::CheckTxnStatus(_)) => refused!(CheckTxnStatus),
-            Some(Command::TxnHeartBeat(_)) => refused!(TxnHeartBeat),
-            Some(Command::CheckSecondaryLocks(_)) => refused!(CheckSecondaryLocks),
+            Some(Command::Get(request)) => txn!(Get, KvGet, kv_get, request),
+            Some(Command::Scan(request)) => txn!(Scan, KvScan, kv_scan, request),
+            Some(Command::BatchGet(request)) => txn!(BatchGet, KvBatchGet, kv_batch_get, request),
+            Some(Command::Prewrite(request)) => txn!(Prewrite, KvPrewrite, kv_prewrite, request),
+            Some(Command::Commit(request)) => txn!(Commit, KvCommit, kv_commit, request),
+            Some(Command::Cleanup(request)) => txn!(Cleanup, KvCleanup, kv_cleanup, request),
+            Some(Command::BatchRollback(request)) => {
+                txn!(BatchRollback, KvBatchRollback, kv_batch_rollback, request)
+            }
+            Some(Command::ScanLock(request)) => txn!(ScanLock, KvScanLock, kv_scan_lock, request),
+            Some(Command::ResolveLock(request)) => {
+                txn!(ResolveLock, KvResolveLock, kv_resolve_lock, request)
+            }
+            Some(Command::PessimisticLock(request)) => {
+                txn!(PessimisticLock, KvPessimisticLock, kv_pessimistic_lock, request)
+            }
+            Some(Command::PessimisticRollback(request)) => {
+                txn!(PessimisticRollback, KvPessimisticRollback, kv_pessimistic_rollback, request)
+            }
+            Some(Command::CheckTxnStatus(request)) => {
+                txn!(CheckTxnStatus, KvCheckTxnStatus, kv_check_txn_status, request)
+            }
+            Some(Command::TxnHeartBeat(request)) => {
+                txn!(TxnHeartBeat, KvTxnHeartBeat, kv_txn_heart_beat, request)
+            }
+            Some(Command::CheckSecondaryLocks(request)) => {
+                txn!(CheckSecondaryLocks, KvCheckSecondaryLocks, kv_check_secondary_locks, request)
+            }
             Some(Command::Coprocessor(_)) => refused!(Coprocessor),
             // Unknown to us: an answer without content, so that the client does not wait for it.
             Some(_) | None => Started::Answered(None),

@@ -43,6 +43,10 @@ impl KvService {
         KvService { storage, unreported, times }
     }
 
+    pub(super) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
     pub(crate) fn times(&self) -> &RpcTimes {
         &self.times
     }
@@ -263,7 +267,10 @@ impl KvService {
     }
 
     /// The result of `request`, held back as long as it tells of a split that the scheduler does not know.
-    async fn known<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) async fn known<T>(
+        &self,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let result = request.await;
         if let Err(Error::Region(RegionError::EpochNotMatch { regions })) = &result {
             self.unreported.wait(regions).await;

@@ -12,3 +12,4 @@ pub(crate) mod refused;
 pub(crate) mod rpc_times;
 pub(crate) mod tikv;
 pub(crate) mod tinykv;
+mod txn;

@@ -32,10 +32,24 @@ pub(crate) enum Method {
     RawChecksum,
     RawCoprocessor,
     UnsafeDestroyRange,
+    KvGet,
+    KvScan,
+    KvBatchGet,
+    KvPrewrite,
+    KvCommit,
+    KvCleanup,
+    KvBatchRollback,
+    KvScanLock,
+    KvResolveLock,
+    KvCheckTxnStatus,
+    KvTxnHeartBeat,
+    KvCheckSecondaryLocks,
+    KvPessimisticLock,
+    KvPessimisticRollback,
 }
 
 impl Method {
-    const ALL: [Method; 14] = [
+    const ALL: [Method; 28] = [
         Method::RawGet,
         Method::RawBatchGet,
         Method::RawPut,
@@ -50,6 +64,20 @@ impl Method {
         Method::RawChecksum,
         Method::RawCoprocessor,
         Method::UnsafeDestroyRange,
+        Method::KvGet,
+        Method::KvScan,
+        Method::KvBatchGet,
+        Method::KvPrewrite,
+        Method::KvCommit,
+        Method::KvCleanup,
+        Method::KvBatchRollback,
+        Method::KvScanLock,
+        Method::KvResolveLock,
+        Method::KvCheckTxnStatus,
+        Method::KvTxnHeartBeat,
+        Method::KvCheckSecondaryLocks,
+        Method::KvPessimisticLock,
+        Method::KvPessimisticRollback,
     ];
 }
 

@@ -31,7 +31,6 @@ impl TikvService {
 macro_rules! unary {
     (
         served { $($method:ident: $variant:ident($request:ident) => $response:ident,)* }
-        refused { $($refused:ident: $refused_request:ident => $refused_response:ident,)* }
     ) => {
         #[tonic::async_trait]
         impl Tikv for TikvService {
@@ -42,15 +41,6 @@ macro_rules! unary {
                 ) -> Result<Response<kvrpcpb::$response>, Status> {
                     let answer = self.kv.$method(request.into_inner());
                     self.kv.times().timed(Method::$variant, answer).await.into_unary()
-                }
-            )*
-
-            $(
-                async fn $refused(
-                    &self,
-                    _: Request<kvrpcpb::$refused_request>,
-                ) -> Result<Response<kvrpcpb::$refused_response>, Status> {
-                    Ok(Response::new(Refused::refused()))
                 }
             )*
 
@@ -96,21 +86,19 @@ unary! {
         raw_checksum: RawChecksum(RawChecksumRequest) => RawChecksumResponse,
         raw_coprocessor: RawCoprocessor(RawCoprocessorRequest) => RawCoprocessorResponse,
         unsafe_destroy_range: UnsafeDestroyRange(UnsafeDestroyRangeRequest) => UnsafeDestroyRangeResponse,
-    }
-    refused {
-        kv_get: GetRequest => GetResponse,
-        kv_scan: ScanRequest => ScanResponse,
-        kv_batch_get: BatchGetRequest => BatchGetResponse,
-        kv_prewrite: PrewriteRequest => PrewriteResponse,
-        kv_commit: CommitRequest => CommitResponse,
-        kv_cleanup: CleanupRequest => CleanupResponse,
-        kv_batch_rollback: BatchRollbackRequest => BatchRollbackResponse,
-        kv_scan_lock: ScanLockRequest => ScanLockResponse,
-        kv_resolve_lock: ResolveLockRequest => ResolveLockResponse,
-        kv_pessimistic_lock: PessimisticLockRequest => PessimisticLockResponse,
-        kv_pessimistic_rollback: PessimisticRollbackRequest => PessimisticRollbackResponse,
-        kv_check_txn_status: CheckTxnStatusRequest => CheckTxnStatusResponse,
-        kv_txn_heart_beat: TxnHeartBeatRequest => TxnHeartBeatResponse,
-        kv_check_secondary_locks: CheckSecondaryLocksRequest => CheckSecondaryLocksResponse,
+        kv_get: KvGet(GetRequest) => GetResponse,
+        kv_scan: KvScan(ScanRequest) => ScanResponse,
+        kv_batch_get: KvBatchGet(BatchGetRequest) => BatchGetResponse,
+        kv_prewrite: KvPrewrite(PrewriteRequest) => PrewriteResponse,
+        kv_commit: KvCommit(CommitRequest) => CommitResponse,
+        kv_cleanup: KvCleanup(CleanupRequest) => CleanupResponse,
+        kv_batch_rollback: KvBatchRollback(BatchRollbackRequest) => BatchRollbackResponse,
+        kv_scan_lock: KvScanLock(ScanLockRequest) => ScanLockResponse,
+        kv_resolve_lock: KvResolveLock(ResolveLockRequest) => ResolveLockResponse,
+        kv_check_txn_status: KvCheckTxnStatus(CheckTxnStatusRequest) => CheckTxnStatusResponse,
+        kv_txn_heart_beat: KvTxnHeartBeat(TxnHeartBeatRequest) => TxnHeartBeatResponse,
+        kv_check_secondary_locks: KvCheckSecondaryLocks(CheckSecondaryLocksRequest) => CheckSecondaryLocksResponse,
+        kv_pessimistic_lock: KvPessimisticLock(PessimisticLockRequest) => PessimisticLockResponse,
+        kv_pessimistic_rollback: KvPessimisticRollback(PessimisticRollbackRequest) => PessimisticRollbackResponse,
     }
 }

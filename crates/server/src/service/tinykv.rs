@@ -1,9 +1,10 @@
-//! `tinykvpb.TinyKv`: the course's family. The messages are TiKV's where the wire agrees; RawScan differs.
-//!
-//! Transactional calls answer that they are not served, until transactions exist.
+//! `tinykvpb.TinyKv`: the course's family. The messages are TiKV's where the wire agrees; RawScan, CheckTxnStatus and two
+//! numbers of a mutation's `op` differ. CheckTxnStatus rolls back what it does not find, and a lock's time is over a
+//! millisecond earlier.
 
 use proto::{coprocessor, kvrpcpb, tinykv::kvrpc, tinykvpb::tiny_kv_server::TinyKv};
 use tonic::{Request, Response, Status};
+use txn::commands::TtlRule;
 
 use super::{kv::KvService, refused::Refused, rpc_times::Method};
 use crate::errors::Answer;
@@ -72,44 +73,87 @@ impl TinyKv for TinyKvService {
 
     async fn kv_get(
         &self,
-        _: Request<kvrpcpb::GetRequest>,
+        request: Request<kvrpcpb::GetRequest>,
     ) -> Result<Response<kvrpcpb::GetResponse>, Status> {
-        Ok(Response::new(Refused::refused()))
+        let answer = self.kv.kv_get(request.into_inner());
+        self.kv.times().timed(Method::KvGet, answer).await.into_unary()
     }
 
     async fn kv_scan(
         &self,
-        _: Request<kvrpcpb::ScanRequest>,
+        request: Request<kvrpcpb::ScanRequest>,
     ) -> Result<Response<kvrpcpb::ScanResponse>, Status> {
-        Ok(Response::new(Refused::refused()))
+        let answer = self.kv.kv_scan(request.into_inner());
+        self.kv.times().timed(Method::KvScan, answer).await.into_unary()
     }
 
     async fn kv_prewrite(
         &self,
-        _: Request<kvrpcpb::PrewriteRequest>,
+        request: Request<kvrpcpb::PrewriteRequest>,
     ) -> Result<Response<kvrpcpb::PrewriteResponse>, Status> {
-        Ok(Response::new(Refused::refused()))
+        let mut request = request.into_inner();
+        for mutation in &mut request.mutations {
+            mutation.op = op_of_the_course(mutation.op);
+        }
+        let answer = self.kv.kv_prewrite(request);
+        self.kv.times().timed(Method::KvPrewrite, answer).await.into_unary()
     }
 
     async fn kv_commit(
         &self,
-        _: Request<kvrpcpb::CommitRequest>,
+        request: Request<kvrpcpb::CommitRequest>,
     ) -> Result<Response<kvrpcpb::CommitResponse>, Status> {
-        Ok(Response::new(Refused::refused()))
+        let answer = self.kv.commit(request.into_inner(), false);
+        self.kv.times().timed(Method::KvCommit, answer).await.into_unary()
+    }
+
+    async fn kv_check_txn_status(
+        &self,
+        request: Request<kvrpc::CheckTxnStatusRequest>,
+    ) -> Result<Response<kvrpc::CheckTxnStatusResponse>, Status> {
+        let request = request.into_inner();
+        let answer = self.kv.check_txn_status(
+            kvrpcpb::CheckTxnStatusRequest {
+                context: request.context,
+                primary_key: request.primary_key,
+                lock_ts: request.lock_ts,
+                current_ts: request.current_ts,
+                // The course's clients know no transaction that is still to come.
+                rollback_if_not_exist: true,
+                ..kvrpcpb::CheckTxnStatusRequest::default()
+            },
+            TtlRule::TinyKv,
+        );
+        let status = self.kv.times().timed(Method::KvCheckTxnStatus, answer).await;
+        if let Some(error) = &status.error {
+            // The course's answer has no place for it.
+            return Err(Status::failed_precondition(format!("{error:?}")));
+        }
+        status.into_unary().map(|answer| {
+            let status = answer.into_inner();
+            Response::new(kvrpc::CheckTxnStatusResponse {
+                region_error: status.region_error,
+                lock_ttl: status.lock_ttl,
+                commit_version: status.commit_version,
+                action: status.action,
+            })
+        })
     }
 
     async fn kv_batch_rollback(
         &self,
-        _: Request<kvrpcpb::BatchRollbackRequest>,
+        request: Request<kvrpcpb::BatchRollbackRequest>,
     ) -> Result<Response<kvrpcpb::BatchRollbackResponse>, Status> {
-        Ok(Response::new(Refused::refused()))
+        let answer = self.kv.kv_batch_rollback(request.into_inner());
+        self.kv.times().timed(Method::KvBatchRollback, answer).await.into_unary()
     }
 
     async fn kv_resolve_lock(
         &self,
-        _: Request<kvrpcpb::ResolveLockRequest>,
+        request: Request<kvrpcpb::ResolveLockRequest>,
     ) -> Result<Response<kvrpcpb::ResolveLockResponse>, Status> {
-        Ok(Response::new(Refused::refused()))
+        let answer = self.kv.kv_resolve_lock(request.into_inner());
+        self.kv.times().timed(Method::KvResolveLock, answer).await.into_unary()
     }
 
     async fn coprocessor(
@@ -117,5 +161,14 @@ impl TinyKv for TinyKvService {
         _: Request<coprocessor::Request>,
     ) -> Result<Response<coprocessor::Response>, Status> {
         Ok(Response::new(Refused::refused()))
+    }
+}
+
+/// TiKV's number for a mutation's `op`: the course has Rollback and Lock the other way round.
+fn op_of_the_course(op: i32) -> i32 {
+    match kvrpcpb::Op::try_from(op) {
+        Ok(kvrpcpb::Op::Lock) => kvrpcpb::Op::Rollback.into(),
+        Ok(kvrpcpb::Op::Rollback) => kvrpcpb::Op::Lock.into(),
+        _ => op,
     }
 }

@@ -7,3 +7,4 @@ mod pd;
 mod pd_http;
 mod placement;
 mod raw;
+mod txn;

@@ -110,7 +110,7 @@ async fn a_batch_answers_every_command_once() {
     assert!(matches!(&replies[&101], Some(Reply::RawPut(answer)) if answer.error.is_empty()));
     assert!(matches!(&replies[&102], Some(Reply::RawScan(answer)) if !answer.kvs.is_empty()));
     assert!(matches!(&replies[&103], Some(Reply::Empty(answer)) if answer.test_id == 7));
-    assert!(matches!(&replies[&104], Some(Reply::Get(answer)) if answer.error.is_some()));
+    assert!(matches!(&replies[&104], Some(Reply::Get(answer)) if answer.region_error.is_some()));
     assert_eq!(replies[&105], None, "an unknown command has an answer without content");
     assert_eq!(client.raw_get(get(&context, "p")).await.unwrap().into_inner().value, "q");
 }
@@ -213,14 +213,14 @@ async fn a_message_that_is_no_batch_ends_the_stream_with_a_status_after_all_answ
 }
 
 #[tokio::test]
-async fn transactions_are_refused_alike_on_all_ways() {
+async fn what_is_not_served_is_refused_alike_on_all_ways() {
     let server = cluster(ApiMode::V1).await;
     let channel = dial(server.ready().store()).await;
-    let request = || kvrpcpb::GetRequest::default();
-    let unary = tikv(&server).await.kv_get(request()).await.unwrap().into_inner();
-    let course = TinyKvClient::new(channel).kv_get(request()).await.unwrap().into_inner();
-    let abort = &unary.error.as_ref().expect("is refused").abort;
-    assert!(abort.contains("not served by this version [TK4109]"), "{abort}");
+    let request = || proto::coprocessor::Request::default();
+    let unary = tikv(&server).await.coprocessor(request()).await.unwrap().into_inner();
+    let course = TinyKvClient::new(channel).coprocessor(request()).await.unwrap().into_inner();
+    let refused = &unary.other_error;
+    assert!(refused.contains("not served by this version [TK4109]"), "{refused}");
     assert_eq!(unary, course);
 }
 
