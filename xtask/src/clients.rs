@@ -1,7 +1,7 @@
 //! TiKV clients by other people, taken from the package registries at test time; nothing of theirs is committed.
 //!
-//! - surrealdb-tikv-client (Cargo): its published crate contains its integration tests; those of the raw API run
-//!   here. They need API v2 with time to live, the keyspace DEFAULT and the scheduler's HTTP interface.
+//! - surrealdb-tikv-client (Cargo): its published crate contains its integration tests; all of them run here. They need
+//!   API v2 with time to live, the keyspace DEFAULT and the scheduler's HTTP interface.
 //! - tikv-client (Python, bindings of the Rust client) and tikv-python (Python, on grpcio): scripts of our own in
 //!   `tests/clients`.
 //!
@@ -23,19 +23,13 @@ use crate::{
 
 const SURREALDB: (&str, &str) = ("surrealdb-tikv-client", "0.5.0");
 
-/// Its tests of the raw API, all of them.
-const SURREALDB_RAW_TESTS: [&str; 6] = [
-    "raw_bank_transfer",
-    "raw_cas",
-    "raw_large_batch_put",
-    "raw_req",
-    "raw_ttl",
-    "raw_write_million",
-];
+/// How many tests it has.
+const SURREALDB_TESTS: u64 = 27;
 
 /// Script, package with version, settings of the cluster it talks to.
-const SCRIPTS: [(&str, &str, &[&str]); 3] = [
+const SCRIPTS: [(&str, &str, &[&str]); 4] = [
     ("tikv_client_raw.py", "tikv-client==0.0.4", &[]),
+    ("tikv_client_txn.py", "tikv-client==0.0.4", &[]),
     ("tikv_python_raw.py", "tikv-python==0.1.1", &[]),
     ("tikv_python_ttl.py", "tikv-python==0.1.1", &["storage.api=v1ttl"]),
 ];
@@ -87,15 +81,11 @@ fn surrealdb(binary: &Path, cache: &Path) -> anyhow::Result<u64> {
     let mut command = test(RUN_LIMIT);
     command.env("PD_ADDRS", &cluster.scheduler);
     // Every test wipes the cluster, so they run one after the other.
-    command.args(["--", "--test-threads=1", "--exact"]).args(SURREALDB_RAW_TESTS);
+    command.args(["--", "--test-threads=1"]);
     let output =
         stream(&mut command).inspect_err(|_| println!("log of the cluster:\n{}", cluster.log()))?;
     let passed = tests_passed(&output)?;
-    ensure!(
-        passed == SURREALDB_RAW_TESTS.len() as u64,
-        "{passed} of {} tests ran",
-        SURREALDB_RAW_TESTS.len()
-    );
+    ensure!(passed == SURREALDB_TESTS, "{passed} of {SURREALDB_TESTS} tests ran");
     Ok(passed)
 }
 
