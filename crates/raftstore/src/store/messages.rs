@@ -268,12 +268,6 @@ impl<A> Store<A> {
             return;
         }
         let Some(peer) = self.peers.get(&region_id) else { return };
-        if !peer.is_initialised() && peer.installing.is_none() && !peer.is_flying() {
-            // It has nothing but its votes, which stay in the log. Who wants it makes it again.
-            sometimes!("store: a peer without data that nobody speaks to ends");
-            self.destroy(region_id);
-            return;
-        }
         sometimes!("store: a peer asks whether it is a member");
         let others = peer.region.peers.iter().chain(peer.addresses.values());
         for to in others.filter(|member| member.id != peer.id) {
