@@ -120,7 +120,6 @@ fn core(rng: &mut Rng, swarm: &Swarm) -> Config {
     core.max_uncommitted_bytes = *pick(rng, &[1_000, 10_000, 1 << 20]);
     core.max_entry_bytes = *pick(rng, &[400, 1 << 20]);
     core.snapshot_ticks = rng.range(5..=60) as u32;
-    core.lazy_commit = rng.chance(0.5);
     core
 }
 
