@@ -1,29 +1,18 @@
 //! Linearizability of one key: there is an order of its operations that respects real time and explains every answer.
 //!
-//! The history is walked in the order of time with the set of *worlds* that are still possible: what the key holds, and
-//! which of the operations under way have already happened. When an operation is answered it must have happened, so
-//! every world is extended by the orders that make it so, and worlds in which that is impossible end (Lowe, "Testing for
-//! linearizability", 2017). No world left: the answers have no explanation. The cost is linear in the length of the
-//! history, times the worlds, which are few while few operations overlap.
-//!
-//! A value is written once, so that a world in which it is gone before everybody saw it who says so is none.
-//!
-//! What was never answered may have happened at any time from its beginning on, or never. That would keep worlds apart
-//! for ever; three facts avoid it. Values are written once: who sees one says that its write has happened. A write whose
-//! value nobody saw explains nothing, and is left out. Deletions without answer are all alike: a world counts how many
-//! of them it has used, and of two worlds that differ in that alone the thriftier one is kept.
+//! How that is found out: `history/search.rs`.
 //!
 //! Moments are all different: use a counter, not a clock.
 
+mod search;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::search::{Certain, Search, Stuck};
 use crate::{Verdict, Violation};
 
 /// What a key holds: nothing, or a value. A value is written once in a history.
 pub type Content = Option<u64>;
-
-/// With more worlds than this the history is not judged; so many operations never overlap on one key.
-const WORLDS_MAX: usize = 2_000_000;
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,22 +65,6 @@ struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     entries: Vec<Entry>,
-}
-
-/// An operation that has certainly happened before `end`.
-#[derive(Clone, Copy, Debug)]
-struct Certain {
-    action: Action,
-    seen: Seen,
-    end: u64,
-}
-
-/// One explanation of everything so far, as far as what comes can tell it from others.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct World {
-    content: Content,
-    /// Operations under way that have happened already.
-    happened: BTreeSet<usize>,
 }
 
 impl History {
@@ -161,38 +134,16 @@ impl History {
             }
         }
         moments.sort_unstable();
-        let mut seers: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for (number, operation) in &certain {
-            if let Seen::Was(Some(value)) = operation.seen {
-                seers.entry(value).or_default().push(*number);
+        let search = Search::new(certain, &moments);
+        search.run().map_err(|stuck| match stuck {
+            Stuck::Unexplained { answer, held } => {
+                self.unexplained(answer.number, answer.moment, &held)
             }
-        }
-        let mut search = Search {
-            certain,
-            seers,
-            under_way: BTreeSet::new(),
-            over: BTreeSet::new(),
-            deletes: 0,
-        };
-        let begin = World { content: None, happened: BTreeSet::new() };
-        // How many open deletions each world has used.
-        let mut worlds = BTreeMap::from([(begin, 0)]);
-        for (moment, is_end, number) in moments {
-            if !is_end {
-                search.begins(number);
-                continue;
+            Stuck::TooMany { worlds, answer } => {
+                let details = format!("{worlds} explanations until moment {}", answer.moment);
+                Violation::new("a history can be judged", details)
             }
-            let after = search.ends(&worlds, number);
-            if after.is_empty() {
-                return Err(self.unexplained(number, moment, &worlds));
-            }
-            if WORLDS_MAX < after.len() {
-                let details = format!("{} explanations at moment {moment}", after.len());
-                return Err(Violation::new("a history can be judged", details));
-            }
-            worlds = after;
-        }
-        Ok(())
+        })
     }
 
     /// Whether every acknowledged write is there, or was overwritten, when `last` is there after all operations.
@@ -284,9 +235,8 @@ impl History {
         Ok(seen_at)
     }
 
-    fn unexplained(&self, number: usize, moment: u64, worlds: &BTreeMap<World, u32>) -> Violation {
+    fn unexplained(&self, number: usize, moment: u64, held: &BTreeSet<Content>) -> Violation {
         let entry = &self.entries[number];
-        let held: BTreeSet<Content> = worlds.keys().map(|world| world.content).collect();
         let near: Vec<&Entry> = self
             .entries
             .iter()
@@ -307,115 +257,6 @@ impl History {
     }
 }
 
-/// What overlaps at a moment.
-struct Search {
-    certain: BTreeMap<usize, Certain>,
-    /// Who sees each value, sooner or later.
-    seers: BTreeMap<u64, Vec<usize>>,
-    /// Operations that have begun and not ended. Deletions without answer are only counted.
-    under_way: BTreeSet<usize>,
-    /// Operations that have ended.
-    over: BTreeSet<usize>,
-    deletes: u32,
-}
-
-impl Search {
-    fn begins(&mut self, number: usize) {
-        let operation = self.certain[&number];
-        if operation.action == Action::Delete && operation.end == u64::MAX {
-            self.deletes += 1;
-        } else {
-            self.under_way.insert(number);
-        }
-    }
-
-    /// The worlds in which `number` has happened, which is over now.
-    fn ends(&mut self, worlds: &BTreeMap<World, u32>, number: usize) -> BTreeMap<World, u32> {
-        let mut after: BTreeMap<World, u32> = BTreeMap::new();
-        let mut visited: BTreeMap<World, u32> = BTreeMap::new();
-        let mut left: Vec<(World, u32)> = Vec::new();
-        for (world, used) in worlds {
-            left.push((world.clone(), *used));
-        }
-        while let Some((mut world, used)) = left.pop() {
-            if world.happened.contains(&number) {
-                world.happened.remove(&number);
-                keep_thrifty(&mut after, world, used);
-                continue;
-            }
-            // Who looks, and sees what is there, does no harm.
-            let looks = |other: &&usize| {
-                let operation = self.certain[*other];
-                operation.action == Action::Read && fits(operation, world.content)
-            };
-            let readers: Vec<usize> = self
-                .under_way
-                .iter()
-                .filter(|other| !world.happened.contains(other))
-                .filter(looks)
-                .copied()
-                .collect();
-            if !readers.is_empty() {
-                world.happened.extend(readers);
-                left.push((world, used));
-                continue;
-            }
-            if !keep_thrifty(&mut visited, world.clone(), used) {
-                continue;
-            }
-            if WORLDS_MAX < visited.len() {
-                return visited;
-            }
-            for other in self.under_way.iter().filter(|other| !world.happened.contains(other)) {
-                let operation = self.certain[other];
-                let content = effect(operation.action, world.content);
-                let is_possible = operation.action != Action::Read
-                    && fits(operation, world.content)
-                    && (content == world.content || self.may_go(&world, *other));
-                if !is_possible {
-                    continue;
-                }
-                let mut next = world.clone();
-                next.happened.insert(*other);
-                next.content = content;
-                left.push((next, used));
-            }
-            if used < self.deletes && world.content.is_some() && self.may_go(&world, usize::MAX) {
-                left.push((World { content: None, ..world }, used + 1));
-            }
-        }
-        self.under_way.remove(&number);
-        self.over.insert(number);
-        after
-    }
-
-    /// Whether what the key holds may be replaced by operation `by`: a value never comes back, so that everybody who
-    /// sees it must have seen it by then.
-    fn may_go(&self, world: &World, by: usize) -> bool {
-        let seers = world.content.and_then(|value| self.seers.get(&value));
-        seers.is_none_or(|seers| {
-            seers.iter().all(|seer| {
-                *seer == by || self.over.contains(seer) || world.happened.contains(seer)
-            })
-        })
-    }
-}
-
-/// Keeps `world` unless it is known with as few deletions used. Whether it was kept.
-fn keep_thrifty(worlds: &mut BTreeMap<World, u32>, world: World, used: u32) -> bool {
-    match worlds.get_mut(&world) {
-        Some(known) if *known <= used => false,
-        Some(known) => {
-            *known = used;
-            true
-        }
-        None => {
-            worlds.insert(world, used);
-            true
-        }
-    }
-}
-
 fn written(action: Action) -> Content {
     match action {
         Action::Put(value) | Action::Swap { new: value, .. } => Some(value),
@@ -427,24 +268,6 @@ fn succeeded(action: Action) -> Seen {
     match action {
         Action::Swap { expected, .. } => Seen::Was(expected),
         _ => Seen::Nothing,
-    }
-}
-
-fn fits(operation: Certain, content: Content) -> bool {
-    match operation.seen {
-        Seen::Nothing => true,
-        Seen::Was(was) => was == content,
-        Seen::WasNot(was) => was != content,
-    }
-}
-
-fn effect(action: Action, content: Content) -> Content {
-    match action {
-        Action::Read => content,
-        Action::Put(value) => Some(value),
-        Action::Delete => None,
-        Action::Swap { expected, new } if expected == content => Some(new),
-        Action::Swap { .. } => content,
     }
 }
 

@@ -107,6 +107,7 @@ struct Silent;
 
 impl Events for Silent {
     fn report(&self, _: RegionReport) {}
+    fn ask_region(&self, _: RegionId) {}
     fn ask_split(&self, _: Region, _: Vec<Bytes>) {}
     fn was_split(&self, _: Vec<Region>) {}
     fn stopped(&self, _: &raftstore::Error) {}

@@ -177,6 +177,60 @@ fn a_peer_that_missed_its_removal_is_told() {
 }
 
 #[test]
+fn who_reaches_no_member_learns_from_the_scheduler_that_it_is_gone() {
+    let mut cluster = Cluster::new(8, 3, 3, config());
+    must_put(&mut cluster, "a", "1");
+    let (leader, before) = cluster.leader_of(b"a").unwrap();
+    let gone = *before.peers.iter().find(|peer| peer.store_id != leader).unwrap();
+    cluster.cut.insert(gone.store_id);
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers { changes: vec![(None, gone)] });
+    cluster.until(200, "the scheduler is asked", |cluster| {
+        cluster.looked_up.contains(&(gone.store_id, before.id))
+    });
+    let (_, after) = cluster.leader_of(b"a").unwrap();
+    cluster.region_known(gone.store_id, before.clone());
+    assert_eq!(cluster.nodes[&gone.store_id].store.regions().count(), 1, "that says nothing new");
+    cluster.region_known(leader, after.clone());
+    assert_eq!(cluster.nodes[&leader].store.regions().count(), 1, "a member stays");
+    cluster.region_known(gone.store_id, after);
+    cluster.until(200, "it is gone", |cluster| {
+        cluster.nodes[&gone.store_id].store.regions().count() == 0
+    });
+    assert!(cluster.pairs(gone.store_id, &before).is_empty(), "its data are gone");
+}
+
+#[test]
+fn a_peer_without_data_learns_from_the_scheduler_that_it_is_gone() {
+    let mut cluster = Cluster::new(8, 4, 3, config());
+    must_put(&mut cluster, "a", "1");
+    cluster.makes_fail = true;
+    let learner = member(44, 4, PeerRole::Learner);
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers {
+        changes: vec![(Some(PeerRole::Learner), learner)],
+    });
+    let lives =
+        |cluster: &Cluster, region| cluster.nodes[&StoreId(4)].store.raft_status(region).is_some();
+    let region_id = cluster.leader_of(b"a").unwrap().1.id;
+    cluster.until(200, "the learner is there", |cluster| lives(cluster, region_id));
+    let (_, with) = cluster.leader_of(b"a").unwrap();
+    cluster.cut.insert(StoreId(4));
+    must(&mut cluster, "a", |_, _| RequestKind::ChangeMembers { changes: vec![(None, learner)] });
+    cluster.until(200, "the scheduler is asked", |cluster| {
+        cluster.looked_up.contains(&(StoreId(4), region_id))
+    });
+    let (_, without) = cluster.leader_of(b"a").unwrap();
+    let mut before = with.clone();
+    before.peers.pop();
+    before.epoch.conf_ver -= 1;
+    for old in [before, with] {
+        cluster.region_known(StoreId(4), old);
+        assert!(lives(&cluster, region_id), "that says nothing new");
+    }
+    cluster.region_known(StoreId(4), without);
+    assert!(!lives(&cluster, region_id));
+}
+
+#[test]
 fn a_joint_change_replaces_a_member() {
     let mut cluster = Cluster::new(9, 4, 3, config());
     must_put(&mut cluster, "a", "1");

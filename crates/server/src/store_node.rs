@@ -15,8 +15,8 @@ use proto::{
 use raftstore::{Lease, RegionReport, StoreConfig, shell::Events, split_check::SplitLimits};
 use runtime::Rng;
 use storage::{RaftHandle, Replication, Storage, StorageOptions, identity};
-use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
-use types::{Bytes, Code, Region, StoreId, limits};
+use tokio::{net::TcpListener, runtime::Handle, sync::Semaphore, task::JoinSet};
+use types::{Bytes, Code, Region, RegionId, StoreId, limits};
 
 use crate::{
     Config, StartError, StopCause,
@@ -110,6 +110,7 @@ impl StoreNode {
             placement: placement.clone(),
             runtime: Handle::current(),
             unreported: unreported.clone(),
+            lookups: Arc::new(Semaphore::new(limits::REGION_LOOKUPS_MAX)),
             told: OnceLock::new(),
         });
         let replication = Replication {
@@ -165,7 +166,7 @@ impl StoreNode {
         };
         let told = placement.clone();
         let heartbeats = Heartbeats::start(placement, reporting, process, tasks);
-        let _ = events.told.set((heartbeats, orders));
+        let _ = events.told.set(Told { heartbeats, orders, raft: raft.clone() });
         // What was said before nobody has heard.
         raft.report_all();
         let led = until_led(&raft, &told, ident.store_id);
@@ -335,20 +336,45 @@ struct StoreEvents {
     placement: Placement,
     runtime: Handle,
     unreported: Unreported,
+    /// Questions about regions that may be under way.
+    lookups: Arc<Semaphore>,
     /// Set once the store runs; what it says before is said again.
-    told: OnceLock<(Heartbeats, Orders)>,
+    told: OnceLock<Told>,
+}
+
+/// Who is told what the replicated store says.
+#[derive(Debug)]
+struct Told {
+    heartbeats: Heartbeats,
+    orders: Orders,
+    raft: RaftHandle,
 }
 
 impl Events for StoreEvents {
     fn report(&self, report: RegionReport) {
-        if let Some((heartbeats, _)) = self.told.get() {
-            heartbeats.send(report);
+        if let Some(told) = self.told.get() {
+            told.heartbeats.send(report);
         }
     }
 
+    fn ask_region(&self, region: RegionId) {
+        let Some(told) = self.told.get() else { return };
+        // With so many under way, it is left to the next time.
+        let Ok(permit) = Arc::clone(&self.lookups).try_acquire_owned() else { return };
+        let (placement, raft) = (self.placement.clone(), told.raft.clone());
+        self.runtime.spawn(async move {
+            match placement.region_by_id(region).await {
+                Ok(Some(found)) => raft.region_known(found),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%region, %error, "a region could not be looked up"),
+            }
+            drop(permit);
+        });
+    }
+
     fn ask_split(&self, region: Region, keys: Vec<Bytes>) {
-        if let Some((_, orders)) = self.told.get() {
-            orders.split(region, keys);
+        if let Some(told) = self.told.get() {
+            told.orders.split(region, keys);
         }
     }
 

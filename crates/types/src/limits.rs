@@ -155,6 +155,9 @@ pub const REGION_REPORTS_WAITING_MAX: usize = 64 * KIB;
 /// Splits for which a store asks the scheduler for ids at once. The others come with the next look at their regions.
 pub const SPLITS_UNDER_WAY_MAX: usize = 64;
 
+/// Regions that a store looks up at the scheduler at once. The others are asked for again.
+pub const REGION_LOOKUPS_MAX: usize = 16;
+
 /// Regions that one request may ask ids for: as many as keys in the largest request of a client that splits ahead.
 pub const SPLIT_REGIONS_MAX: u32 = 4 * KIB as u32;
 

@@ -1,6 +1,9 @@
 //! Tests of the judge: small histories whose verdict is known.
 
-use super::*;
+use super::{
+    search::{effect, fits},
+    *,
+};
 
 /// A history from lines: action, beginning, end (0: never answered), what was seen.
 fn history(lines: &[(Action, u64, u64, Seen)]) -> History {
@@ -226,6 +229,58 @@ fn long_histories_cost_little() {
         }
         last = Some(value);
         now += 5;
+    }
+    history.check().unwrap();
+}
+
+#[test]
+fn forty_that_change_nothing_at_once_cost_little() {
+    let mut history = History::default();
+    let mut late = Vec::new();
+    for number in 0..40 {
+        let action = match number % 2 {
+            0 => Action::Delete,
+            _ => Action::Swap { expected: Some(1), new: 100 + number },
+        };
+        late.push(history.begin(action, 1 + number));
+    }
+    for value in 0..10 {
+        let (put, begin) =
+            (history.begin(Action::Put(10 + value), 100 + 4 * value), 100 + 4 * value);
+        history.answered(put, begin + 1, was(None));
+        let delete = history.begin(Action::Delete, begin + 2);
+        history.answered(delete, begin + 3, was(Some(10 + value)));
+    }
+    for (number, operation) in (0..).zip(late) {
+        history.answered(operation, 200 + number, was(None));
+    }
+    history.check().unwrap();
+}
+
+/// Rounds of a put, a swap that failed and two deletions, which all begin before the first is answered.
+#[test]
+fn a_hundred_answers_that_come_late_and_together_cost_little() {
+    let mut history = History::default();
+    let mut late = Vec::new();
+    for round in 0..25 {
+        let value = 1 + 2 * round;
+        let swap = Action::Swap { expected: None, new: value + 1 };
+        for (action, seen) in [
+            (Action::Put(value), None),
+            (swap, Some(value)),
+            (Action::Delete, Some(value)),
+            (Action::Delete, None),
+        ] {
+            late.push((history.begin(action, 1 + late.len() as u64), seen));
+        }
+    }
+    // In about the order in which it happened.
+    let count = late.len();
+    for at in (0..count - 3).step_by(3) {
+        late.swap(at, at + 3);
+    }
+    for (moment, (operation, seen)) in (1000..).zip(late) {
+        history.answered(operation, moment, was(seen));
     }
     history.check().unwrap();
 }

@@ -89,6 +89,8 @@ pub(crate) struct Peer {
     pub(crate) idle: u32,
     /// It sleeps; the leader is on this store.
     pub(crate) sleeps_under: Option<StoreId>,
+    /// While it does not know its region: the newest members that somebody had who spoke to it.
+    pub(crate) spoken_to_in: u64,
     /// Where other members live, learned from messages before a region says it.
     pub(crate) addresses: BTreeMap<PeerId, Member>,
     /// The last index up to which the log was, or will be, compacted.
@@ -147,6 +149,7 @@ impl Peer {
             leaderless: 0,
             idle: 0,
             sleeps_under: None,
+            spoken_to_in: 0,
             addresses: BTreeMap::new(),
             compacting: 0,
             reported: Reported::default(),

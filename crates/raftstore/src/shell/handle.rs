@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use types::{Bytes, PeerId, RegionEpoch, RegionId, StoreId};
+use types::{Bytes, PeerId, Region, RegionEpoch, RegionId, StoreId};
 
 use super::{
     Inbox as InboxTrait, Views, Waiter,
@@ -67,6 +67,11 @@ impl<A: Send + 'static, W: Waiter<A>> StoreHandle<A, W> {
     /// Has every region reported that is led here.
     pub fn report_all(&self) {
         self.inbox.done(Mail::Done(Input::ReportAll));
+    }
+
+    /// A region as the scheduler knows it: what [`Events::ask_region`](super::Events::ask_region) wanted.
+    pub fn region_known(&self, region: Region) {
+        self.inbox.done(Mail::Done(Input::RegionKnown(region)));
     }
 
     /// What is known of the peers of this store.

@@ -41,7 +41,7 @@ pub use start::{HasRoom, Options, Parts, StoreShell};
 pub use transport::{Inbox, Transport};
 pub use views::{Moment, TickTimes, Views};
 
-use types::{Bytes, Region, RegionError};
+use types::{Bytes, Region, RegionError, RegionId};
 
 use crate::{RegionReport, store::Response};
 
@@ -59,6 +59,10 @@ pub trait Waiter<A>: Send + 'static {
 pub trait Events: std::fmt::Debug + Send + Sync {
     /// A region that is led here has changed, or was not spoken of for a while.
     fn report(&self, report: RegionReport);
+
+    /// A peer here has heard of no leader for long: what the scheduler knows of its region is wanted
+    /// ([`StoreHandle::region_known`]), if it answers. Asked again every few seconds.
+    fn ask_region(&self, region_id: RegionId);
 
     /// A region is large: ids for new regions that begin at `keys` are wanted, and then
     /// [`RequestKind::Split`](crate::store::RequestKind).

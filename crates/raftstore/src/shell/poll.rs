@@ -258,6 +258,7 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
             }
             Output::Gone { region_id } => self.views.remove(region_id),
             Output::Report(report) => self.events.report(*report),
+            Output::AskRegion { region_id } => self.events.ask_region(region_id),
             Output::CheckSplit(job) => drop(self.jobs.send(Job::CheckSplit(job))),
             Output::ComputeHash(job) => drop(self.jobs.send(Job::ComputeHash(job))),
             Output::Inconsistent { region, index, own, leaders } => {

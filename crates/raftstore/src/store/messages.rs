@@ -50,6 +50,8 @@ impl<A> Store<A> {
             }
             MessageBody::Wake => {
                 self.wake(region_id);
+                // A removed peer that slept meanwhile says nothing else before its next doze is over.
+                self.on_am_i_member(&message)?;
                 return Ok(());
             }
             MessageBody::Raft { message: ref raft, ref range } => (raft.clone(), range.clone()),
@@ -90,6 +92,7 @@ impl<A> Store<A> {
         if !is_member {
             peer.addresses.insert(message.from.id, message.from);
         }
+        peer.spoken_to_in = peer.spoken_to_in.max(message.epoch.conf_ver);
         // A learner that is removed goes on believing in its last leader: silence is what tells.
         if is_from_leader(&raft.body) && peer.node.term() <= raft.term {
             peer.leaderless = 0;
@@ -234,6 +237,29 @@ impl<A> Store<A> {
             self.ask_membership(region.id);
             return;
         }
+        sometimes!("store: a peer learns that it is gone");
+        self.go(region);
+    }
+
+    /// The scheduler knows a region, and the peer here has heard of no leader: it goes, if its leaders went on without it.
+    ///
+    /// Members have an order. Who removed this peer told the scheduler after that was applied, and so durable, where it
+    /// led. A peer without data has no members to compare: it was spoken to as one when they were `spoken_to_in`, so that
+    /// later ones without it have removed it.
+    pub(super) fn on_region_known(&mut self, region: &Region) {
+        let Some(peer) = self.peers.get(&region.id) else { return };
+        let known = peer.region.epoch.conf_ver.max(peer.spoken_to_in);
+        let is_member = region.peers.iter().any(|member| member.id == peer.id);
+        if known == 0 || region.epoch.conf_ver <= known || is_member || peer.installing.is_some() {
+            return;
+        }
+        sometimes!("store: a peer learns from the scheduler that it is gone");
+        self.go(region);
+    }
+
+    /// The peer of a region was removed: `region` is how it is since.
+    fn go(&mut self, region: &Region) {
+        let Some(peer) = self.peers.get_mut(&region.id) else { return };
         // The tombstone remembers since when, and who the members elsewhere are since: it may be asked by one of them.
         // Of this store it remembers who goes (`destroy`). Who knew nothing of the region leaves none.
         if peer.is_initialised() {
@@ -242,7 +268,6 @@ impl<A> Store<A> {
             peer.region.epoch.conf_ver = region.epoch.conf_ver;
             peer.region.peers = elsewhere.copied().collect();
         }
-        sometimes!("store: a peer learns that it is gone");
         self.destroy(region.id);
     }
 
@@ -262,7 +287,7 @@ impl<A> Store<A> {
         Ok(())
     }
 
-    /// Asks the members of a region whether this store's peer still is one.
+    /// Asks the members of a region whether this store's peer still is one, and the scheduler, should none of them be left.
     pub(super) fn ask_membership(&mut self, region_id: RegionId) {
         if mutant!("nobody_asks_whether_it_is_a_member") {
             return;
@@ -273,6 +298,7 @@ impl<A> Store<A> {
         for to in others.filter(|member| member.id != peer.id) {
             self.out.push(peer.say(*to, MessageBody::AmIMember));
         }
+        self.out.push(Output::AskRegion { region_id });
     }
 
     /// Tells a sender that it is no member any more.

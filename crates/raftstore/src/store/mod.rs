@@ -115,6 +115,8 @@ pub enum Input<A> {
     DiskFull(bool),
     /// The scheduler may have forgotten what it was told: every region that is led here is to be reported.
     ReportAll,
+    /// A region as the scheduler knows it, which is how one of its leaders was: what [`Output::AskRegion`] wanted.
+    RegionKnown(Region),
     /// A store can't be reached.
     Unreachable {
         /// Of this region.
@@ -194,6 +196,12 @@ pub enum Output<A> {
     },
     /// Tell the scheduler of a region that is led here.
     Report(Box<RegionReport>),
+    /// Ask the scheduler for a region, and say [`Input::RegionKnown`] if it knows it: the peer here has heard of no leader
+    /// for long. It asks again.
+    AskRegion {
+        /// Which.
+        region_id: RegionId,
+    },
     /// Look at a region ([`SplitJob::run`]), and say [`Input::SplitChecked`].
     CheckSplit(SplitJob),
     /// Ask the scheduler for ids, one for each key, and request [`RequestKind::Split`] with them.
@@ -333,6 +341,7 @@ impl<A> Store<A> {
             }
             Input::DiskFull(is_full) => self.is_disk_full = is_full,
             Input::ReportAll => self.report_all(),
+            Input::RegionKnown(region) => self.on_region_known(&region),
             Input::SnapshotMade { region_id, descriptor } => {
                 self.on_snapshot_made(region_id, descriptor);
             }

@@ -116,6 +116,8 @@ pub struct Cluster {
     pub splits: bool,
     /// What the scheduler was asked to have split and was not.
     pub asked: Vec<(Region, Vec<Bytes>)>,
+    /// Peers about whose regions the scheduler was asked.
+    pub looked_up: BTreeSet<(StoreId, RegionId)>,
     /// Snapshots can't be made, as if there were no room for their files.
     pub makes_fail: bool,
     /// Replicas that were found to differ from their leader's.
@@ -156,6 +158,7 @@ impl Cluster {
             reported: 0,
             splits: false,
             asked: Vec::new(),
+            looked_up: BTreeSet::new(),
             makes_fail: false,
             inconsistent: Vec::new(),
             hashed: 0,
@@ -382,6 +385,7 @@ impl Cluster {
                     self.reported += 1;
                     self.reports.insert(report.region.id, *report);
                 }
+                Output::AskRegion { region_id } => drop(self.looked_up.insert((id, region_id))),
                 Output::CheckSplit(job) => node.checks.push_back(job),
                 Output::AskSplit { region, keys } => asked.push((region, keys)),
                 Output::WasSplit { regions } => self.was_split.push(regions),
@@ -407,6 +411,11 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.store.step(input).unwrap_or_else(|error| panic!("store {id}: {error}"));
         self.turn(id);
+    }
+
+    /// The scheduler tells a store what it knows of a region.
+    pub fn region_known(&mut self, id: StoreId, region: Region) {
+        self.step(id, Input::RegionKnown(region));
     }
 
     /// A tick passes at a store.

@@ -137,10 +137,12 @@ impl Options {
     pub(super) fn liveness_bound(&self) -> u64 {
         let snapshot = u64::from(self.store.core.snapshot_ticks) * self.tick;
         let stale = u64::from(self.store.stale_ticks) * self.tick;
+        let doze = self.store.doze_ticks * self.tick;
         let lags = self.apply_lag + self.applied_delay + self.read_delay + self.snapshot_delay;
         12 * self.election_max()
             + 4 * snapshot
             + 4 * stale
+            + 2 * doze
             + 40 * lags
             + 20 * self.place_every
             + 2 * self.down_after
@@ -165,6 +167,7 @@ fn store(rng: &mut Rng, swarm: &Swarm) -> StoreConfig {
     core.lazy_commit = rng.chance(0.7);
     config.stale_ticks = core.election_ticks * (2 + index(rng, 4) as u32);
     config.early_messages_max = *pick(rng, &[1, 8, 256]);
+    config.doze_ticks = *pick(rng, &[100, 600]);
     config
 }
 

@@ -135,6 +135,12 @@ impl Placement {
                 // Known before anybody asks for it.
                 self.reports += 1;
             }
+            News::AskRegion(machine, region) => {
+                if let Some(known) = self.regions.get(&region) {
+                    let delay = 1 + self.rng.range(0..2_000);
+                    world.tell_region(delay, machine, known.region.clone());
+                }
+            }
             News::AskSplit(machine, region, keys) => {
                 let room = self.options.regions_max.saturating_sub(self.regions.len());
                 let starts: Vec<Bytes> = keys.into_iter().take(room.min(2)).collect();

@@ -79,6 +79,11 @@ impl RaftHandle {
         self.0.report_all();
     }
 
+    /// A region as the scheduler knows it, as [`Events::ask_region`](raftstore::shell::Events::ask_region) wanted.
+    pub fn region_known(&self, region: Region) {
+        self.0.region_known(region);
+    }
+
     /// What is known of the peers of this store.
     pub fn views(&self) -> &Arc<Views> {
         self.0.views()

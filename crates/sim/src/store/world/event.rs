@@ -12,7 +12,7 @@ use raftstore::{
     split_check::SplitJob,
     store::{Request, RequestKind, Token},
 };
-use types::{Bytes, PeerId, RegionId};
+use types::{Bytes, PeerId, Region, RegionId};
 
 use crate::{
     hash::mix,
@@ -30,7 +30,8 @@ pub(super) enum Event {
         from: MachineId,
         to: MachineId,
         message: Box<StoreMessage>,
-        file: Option<Bytes>,
+        /// The file of a snapshot, and the life of its sender.
+        file: Option<(Bytes, u64)>,
     },
     /// What became of a snapshot, told its sender.
     Sent {
@@ -39,6 +40,11 @@ pub(super) enum Event {
         region_id: RegionId,
         to: PeerId,
         arrived: bool,
+    },
+    /// The scheduler answers what it knows of a region.
+    RegionKnown {
+        machine: MachineId,
+        region: Box<Region>,
     },
     /// The sync of the log is over; if it was done when it began, with this result.
     LogSync {
@@ -120,7 +126,9 @@ impl Event {
             | Event::CheckSplit { machine, life, .. }
             | Event::Read { machine, life, .. } => Some((machine, Some(life))),
             Event::Message { to, .. } => Some((to, None)),
-            Event::Request { machine, .. } => Some((machine, None)),
+            Event::Request { machine, .. } | Event::RegionKnown { machine, .. } => {
+                Some((machine, None))
+            }
             Event::Thaw { .. } | Event::Action(_) => None,
         }
     }
@@ -142,6 +150,7 @@ impl Event {
             Event::Action(_) => (12, 0),
             Event::LeaseRead { request, .. } => (13, request.token.0),
             Event::CheckSplit { job, .. } => (14, job.region_id.0),
+            Event::RegionKnown { region, .. } => (15, region.id.0),
         }
     }
 }

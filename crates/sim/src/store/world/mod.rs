@@ -64,6 +64,8 @@ pub(super) enum News {
     Report(Box<RegionReport>),
     /// A region is large: it wants to be cut at these keys.
     AskSplit(MachineId, Region, Vec<Bytes>),
+    /// A peer has heard of no leader: what is known of its region?
+    AskRegion(MachineId, RegionId),
 }
 
 /// One machine.
@@ -227,6 +229,12 @@ impl World {
             }
             None => self.answer(request.token, Fate::Unheard),
         }
+    }
+
+    /// A store is told of a region after `delay`.
+    pub(super) fn tell_region(&mut self, delay: Time, machine: MachineId, region: Region) {
+        let event = Event::RegionKnown { machine, region: Box::new(region) };
+        self.queue.schedule(self.now + delay, event);
     }
 
     fn answer(&mut self, token: Token, fate: Fate) {
@@ -409,6 +417,9 @@ impl World {
                     self.input(machine, Input::SnapshotSent { region_id, to, arrived });
                 }
             }
+            Event::RegionKnown { machine, region } => {
+                self.input(machine, Input::RegionKnown(*region));
+            }
             Event::LogSync { machine, done, .. } => self.log_is_synced(machine, done),
             Event::EngineSync { machine, .. } => {
                 let slot = &self.machines[machine];
@@ -513,6 +524,9 @@ impl World {
                 }
                 Output::AskSplit { region, keys } => {
                     self.news.push(News::AskSplit(machine, region, keys));
+                }
+                Output::AskRegion { region_id } => {
+                    self.news.push(News::AskRegion(machine, region_id));
                 }
                 Output::WasSplit { .. } => {}
                 Output::Send(message) => self.post(machine, message),

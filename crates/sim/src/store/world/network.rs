@@ -63,7 +63,8 @@ impl World {
         match times.first() {
             None => self.queue.schedule(self.now + SNAPSHOT_LOST, failed),
             Some(time) => {
-                let event = Event::Message { from, to, message, file: Some(bytes) };
+                let file = Some((bytes, life));
+                let event = Event::Message { from, to, message, file };
                 self.queue.schedule(time + slow, event);
             }
         }
@@ -74,12 +75,12 @@ impl World {
         from: MachineId,
         to: MachineId,
         message: Box<StoreMessage>,
-        file: Option<Bytes>,
+        file: Option<(Bytes, u64)>,
     ) {
         let (region_id, peer) = (message.region_id, message.to.id);
         let runs = self.machines[to].process.is_some();
         let gets_through = self.network.lets_through(from, to) && runs;
-        let Some(bytes) = file else {
+        let Some((bytes, life)) = file else {
             if gets_through {
                 self.input(to, Input::Message(message));
             } else if self.machines[from].rng.chance(0.3) {
@@ -106,7 +107,6 @@ impl World {
                 }
             }
         }
-        let life = self.machines[from].life;
         let event = Event::Sent { machine: from, life, region_id, to: peer, arrived };
         self.queue.schedule(self.now + 1, event);
     }
