@@ -142,20 +142,12 @@ impl BatchCommands {
 
     /// Starts one command.
     fn start(&self, id: u64, command: Option<Command>) -> Started {
-        /// A command as a future, answered in its own variant.
+        /// A command as a future, answered in its own variant; `as` the method that is timed, if that has another name.
         macro_rules! pending {
-            ($variant:ident, $method:ident, $request:expr) => {{
-                let kv = self.kv.clone();
-                let request = $request;
-                Started::Pending(Box::pin(async move {
-                    let answer = kv.times().timed(Method::$variant, kv.$method(request));
-                    (id, Reply::$variant(answer.await))
-                }))
-            }};
-        }
-        /// A transactional command, whose method has another name than its variant.
-        macro_rules! txn {
-            ($variant:ident, $timed:ident, $method:ident, $request:expr) => {{
+            ($variant:ident, $method:ident, $request:expr) => {
+                pending!($variant as $variant, $method, $request)
+            };
+            ($variant:ident as $timed:ident, $method:ident, $request:expr) => {{
                 let kv = self.kv.clone();
                 let request = $request;
                 Started::Pending(Box::pin(async move {
@@ -195,33 +187,47 @@ impl BatchCommands {
             Some(Command::GetHealthFeedback(_)) => Started::Answered(Some(
                 Reply::GetHealthFeedback(kvrpcpb::GetHealthFeedbackResponse::default()),
             )),
-            Some(Command::Get(request)) => txn!(Get, KvGet, kv_get, request),
-            Some(Command::Scan(request)) => txn!(Scan, KvScan, kv_scan, request),
-            Some(Command::BatchGet(request)) => txn!(BatchGet, KvBatchGet, kv_batch_get, request),
-            Some(Command::Prewrite(request)) => txn!(Prewrite, KvPrewrite, kv_prewrite, request),
-            Some(Command::Commit(request)) => txn!(Commit, KvCommit, kv_commit, request),
-            Some(Command::Cleanup(request)) => txn!(Cleanup, KvCleanup, kv_cleanup, request),
-            Some(Command::BatchRollback(request)) => {
-                txn!(BatchRollback, KvBatchRollback, kv_batch_rollback, request)
+            Some(Command::Get(request)) => pending!(Get as KvGet, kv_get, request),
+            Some(Command::Scan(request)) => pending!(Scan as KvScan, kv_scan, request),
+            Some(Command::BatchGet(request)) => {
+                pending!(BatchGet as KvBatchGet, kv_batch_get, request)
             }
-            Some(Command::ScanLock(request)) => txn!(ScanLock, KvScanLock, kv_scan_lock, request),
+            Some(Command::Prewrite(request)) => {
+                pending!(Prewrite as KvPrewrite, kv_prewrite, request)
+            }
+            Some(Command::Commit(request)) => pending!(Commit as KvCommit, kv_commit, request),
+            Some(Command::Cleanup(request)) => pending!(Cleanup as KvCleanup, kv_cleanup, request),
+            Some(Command::BatchRollback(request)) => {
+                pending!(BatchRollback as KvBatchRollback, kv_batch_rollback, request)
+            }
+            Some(Command::ScanLock(request)) => {
+                pending!(ScanLock as KvScanLock, kv_scan_lock, request)
+            }
             Some(Command::ResolveLock(request)) => {
-                txn!(ResolveLock, KvResolveLock, kv_resolve_lock, request)
+                pending!(ResolveLock as KvResolveLock, kv_resolve_lock, request)
             }
             Some(Command::PessimisticLock(request)) => {
-                txn!(PessimisticLock, KvPessimisticLock, kv_pessimistic_lock, request)
+                pending!(PessimisticLock as KvPessimisticLock, kv_pessimistic_lock, request)
             }
             Some(Command::PessimisticRollback(request)) => {
-                txn!(PessimisticRollback, KvPessimisticRollback, kv_pessimistic_rollback, request)
+                pending!(
+                    PessimisticRollback as KvPessimisticRollback,
+                    kv_pessimistic_rollback,
+                    request
+                )
             }
             Some(Command::CheckTxnStatus(request)) => {
-                txn!(CheckTxnStatus, KvCheckTxnStatus, kv_check_txn_status, request)
+                pending!(CheckTxnStatus as KvCheckTxnStatus, kv_check_txn_status, request)
             }
             Some(Command::TxnHeartBeat(request)) => {
-                txn!(TxnHeartBeat, KvTxnHeartBeat, kv_txn_heart_beat, request)
+                pending!(TxnHeartBeat as KvTxnHeartBeat, kv_txn_heart_beat, request)
             }
             Some(Command::CheckSecondaryLocks(request)) => {
-                txn!(CheckSecondaryLocks, KvCheckSecondaryLocks, kv_check_secondary_locks, request)
+                pending!(
+                    CheckSecondaryLocks as KvCheckSecondaryLocks,
+                    kv_check_secondary_locks,
+                    request
+                )
             }
             Some(Command::Coprocessor(_)) => refused!(Coprocessor),
             // Unknown to us: an answer without content, so that the client does not wait for it.

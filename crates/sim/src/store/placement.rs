@@ -26,6 +26,9 @@ use crate::{
     world::MachineId,
 };
 
+/// Microseconds for which an order may be on its way.
+const ORDER_TAKES: u64 = 2_000;
+
 /// A region as its leader reported it last.
 #[derive(Clone, Debug)]
 struct Known {
@@ -48,6 +51,8 @@ pub(super) struct Placement {
     pub(super) is_calm: bool,
     /// Orders whose answer is awaited.
     orders: BTreeSet<Token>,
+    /// When the last one was given.
+    ordered: u64,
     /// Reports that were heard.
     pub(super) reports: u64,
     /// Orders that were carried out.
@@ -65,6 +70,7 @@ impl Placement {
             last_token: Cell::new(0),
             is_calm: false,
             orders: BTreeSet::new(),
+            ordered: 0,
             reports: 0,
             done: 0,
         }
@@ -107,6 +113,13 @@ impl Placement {
     /// Stores that are known, and when they were heard of.
     pub(super) fn is_up(&self, store: StoreId, now: u64) -> bool {
         self.heard.get(&store).is_some_and(|heard| now <= heard + self.options.down_after)
+    }
+
+    /// Whether nobody is about to be removed because he is believed to be away: all stores but `leaving` are heard of, and
+    /// every order has arrived.
+    pub(super) fn spares_all_but(&self, leaving: StoreId, now: u64) -> bool {
+        let mut others = self.heard.keys().filter(|store| **store != leaving);
+        others.all(|store| self.is_up(*store, now)) && self.ordered + ORDER_TAKES < now
     }
 
     /// A store is gone for good, and another one is there.
@@ -183,6 +196,7 @@ impl Placement {
     fn order(&mut self, world: &mut World, known: &Known, kind: RequestKind) {
         let token = self.token();
         self.orders.insert(token);
+        self.ordered = world.now();
         let region = &known.region;
         let request = Request {
             token,
@@ -191,7 +205,7 @@ impl Placement {
             store_id: known.leader.store_id,
             kind,
         };
-        let delay = 1 + self.rng.range(0..2_000);
+        let delay = 1 + self.rng.range(0..ORDER_TAKES);
         world.request(delay, known.leader.store_id, request, None);
     }
 

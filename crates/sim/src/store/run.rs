@@ -279,10 +279,14 @@ impl Run {
         self.world.schedule(delay, Action::Boot(machine));
     }
 
-    /// Whether every region keeps a quorum without this machine: everybody runs, nobody misses another store for good,
-    /// nobody's log has a change of members that is not applied, and all agree on who the members are.
+    /// Whether every region keeps a quorum without this machine: everybody runs, placement wants nobody else away, nobody
+    /// misses another store for good, nobody's log has a change of members that is not applied, and all agree on who the
+    /// members are.
     fn survives(&self, machine: MachineId) -> bool {
         let gone = self.world.machines[machine].store_id;
+        if !self.placement.spares_all_but(gone, self.world.now()) {
+            return false;
+        }
         let lives: BTreeSet<StoreId> =
             self.world.machines.iter().map(|machine| machine.store_id).collect();
         if self.world.processes().count() < self.world.machines.len() {
