@@ -165,7 +165,7 @@ impl<S: Storage, R: Rng> Node<S, R> {
     fn answer_read(&mut self, origin: Origin, index: Option<u64>) {
         match (origin, index) {
             (Origin::Local { context }, Some(index)) => {
-                self.reads.push(ReadState { context, index });
+                self.reads.push(ReadState { context, index, term: self.term });
             }
             (Origin::Local { context }, None) => self.reads_refused.push(context),
             (Origin::Peer { from, id }, index) => {
@@ -211,8 +211,8 @@ impl<S: Storage, R: Rng> Node<S, R> {
     ///
     /// A follower that reads may be further with applying than the leader. So from then on an owner who answers reads
     /// from what it has applied, under a lease, has to have applied all that is committed: else it would show what was
-    /// before something that a follower has shown. (Followers of earlier terms have shown nothing that is not before the
-    /// first entry of this term.)
+    /// before something that a follower has shown. Who has asked the leader of an earlier term, and reads late, must not
+    /// show entries of this one ([`ReadState::term`]).
     pub fn serves_followers(&self) -> bool {
         self.role.leader().is_some_and(|leader| leader.reads.serves_followers)
     }

@@ -48,6 +48,9 @@ pub struct ReadState {
     pub context: u64,
     /// What must be applied first.
     pub index: u64,
+    /// The term in which that was found out. Who shows entries of a later term may show more than their leader does, who
+    /// has not been asked ([`Node::serves_followers`](crate::Node::serves_followers)).
+    pub term: u64,
 }
 
 /// What a node is at the moment, and whom it follows.

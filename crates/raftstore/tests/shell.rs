@@ -46,7 +46,7 @@ impl Waiter<Answer> for Wait {
         None
     }
 
-    fn may_read(self) -> Option<Waker> {
+    fn may_read(self, _: u64) -> Option<Waker> {
         let _ = self.0.send(Fate::MayRead);
         None
     }
@@ -321,5 +321,21 @@ fn a_split_region_is_found_on_both_sides() {
     assert_eq!(view.region.epoch.version, 2);
     let node = cluster.nodes.values().next().unwrap();
     let snapshot = node.engine.snapshot().unwrap();
-    assert!(check_read(&*snapshot, RegionId(2), 1).is_err(), "an older version is refused");
+    assert!(
+        check_read(&*snapshot, RegionId(2), 1, u64::MAX).is_err(),
+        "an older version is refused"
+    );
+}
+
+#[test]
+fn who_was_granted_a_read_in_an_earlier_term_may_not_show_a_later_one() {
+    let cluster = Cluster::new(3);
+    cluster.put("a", "1");
+    let (leader, view) = cluster.leader(b"a").unwrap();
+    let snapshot = cluster.nodes[&leader].engine.snapshot().unwrap();
+    let (id, version) = (view.region.id, view.region.epoch.version);
+    let term = raftstore::state::apply_state(&*snapshot, id).unwrap().unwrap().term;
+    assert!(check_read(&*snapshot, id, version, term).is_ok());
+    let refused = check_read(&*snapshot, id, version, term - 1).unwrap_err().unwrap();
+    assert_eq!(refused, types::RegionError::NotLeader { region: id, leader: None });
 }

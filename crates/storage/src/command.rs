@@ -61,7 +61,10 @@ pub(crate) enum Answer {
     /// So many expired keys were removed.
     Removed(u64),
     /// Nothing was written: a read may look at the data now.
-    Readable,
+    Readable {
+        /// Nothing of a later term may be shown.
+        term: u64,
+    },
 }
 
 /// What a compare-and-swap found and did.

@@ -41,6 +41,8 @@ struct Read {
     token: Token,
     /// The range that the reader believes in.
     version: u64,
+    /// The term in which it was granted.
+    term: u64,
 }
 
 /// A Ready that is not durable yet.

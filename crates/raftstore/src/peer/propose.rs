@@ -177,7 +177,7 @@ impl Peer {
         }
         match self.node.read_index(token.0) {
             Ok(()) => {
-                self.reads.insert(token.0, Read { token, version });
+                self.reads.insert(token.0, Read { token, version, term: 0 });
                 Ok(())
             }
             Err(ReadError::NoLeader) => Err(self.not_leader().into()),

@@ -8,7 +8,7 @@ use types::{
     marks::{mutant, sometimes},
 };
 
-use super::{Flight, Peer};
+use super::{Flight, Peer, Read};
 use crate::{
     apply::{Answered, Applied, Effect, Outcome, Task},
     error::{Error, Result},
@@ -83,7 +83,7 @@ impl Peer {
         }
         for read in reads {
             if let Some(waiting) = self.reads.remove(&read.context) {
-                self.reads_at.push_back((read.index, waiting));
+                self.reads_at.push_back((read.index, Read { term: read.term, ..waiting }));
             }
         }
         for context in reads_refused {
@@ -199,6 +199,7 @@ impl Peer {
                 token: read.token,
                 region_id: self.region_id(),
                 version: read.version,
+                term: read.term,
             });
         }
     }

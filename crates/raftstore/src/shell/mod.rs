@@ -50,9 +50,9 @@ pub trait Waiter<A>: Send + 'static {
     /// Puts the answer. Returns who is to be woken, so that many answers can be put before anybody runs.
     fn answer(self, result: Result<Response<A>, RegionError>) -> Option<Waker>;
 
-    /// A read may go on: everything that was acknowledged before it came is in the engine. The region is to be checked
-    /// in the snapshot that is read ([`check_read`](crate::store::check_read)).
-    fn may_read(self) -> Option<Waker>;
+    /// A read may go on: everything that was acknowledged before it came is in the engine. The region and the term are to
+    /// be checked in the snapshot that is read ([`check_read`](crate::store::check_read)).
+    fn may_read(self, term: u64) -> Option<Waker>;
 }
 
 /// What a store tells its owner. Called on the store's threads; must not block.

@@ -248,9 +248,9 @@ impl<M: Machine, W: Waiter<M::Answer>> Poll<M, W> {
                 drop(self.jobs.send(Job::ForgetMade { region_id, applied }));
             }
             Output::Reply { token, result } => self.answer(token, result),
-            Output::Read { token, .. } => {
+            Output::Read { token, term, .. } => {
                 let waiter = self.state.waiters.remove(&token);
-                self.wake(waiter.and_then(Waiter::may_read));
+                self.wake(waiter.and_then(|waiter| waiter.may_read(term)));
             }
             Output::View(view) => self.views.put(*view, &self.state.ticks),
             Output::Lease { region_id, lease } => {

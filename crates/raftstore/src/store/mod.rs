@@ -179,6 +179,8 @@ pub enum Output<A> {
         region_id: RegionId,
         /// Its version as the reader believes.
         version: u64,
+        /// Nothing of a later term may be shown.
+        term: u64,
     },
     /// What others may know of a peer has changed. To be made known before anything is sent that the same turn says.
     View(Box<PeerView>),
@@ -601,12 +603,16 @@ impl<A> Store<A> {
 
 /// The region that a read may look at, in a snapshot of the engine that was taken after [`Output::Read`].
 ///
+/// Entries of a later term than the read's must not be shown: their leader may answer reads from what it has applied, which
+/// may be less, as long as nobody has asked it.
+///
 /// # Errors
-/// The region has changed, or is gone. `Err(Err(_))`: the engine failed.
+/// The region has changed, or is gone, or has a later leader. `Err(Err(_))`: the engine failed.
 pub fn check_read(
     snapshot: &dyn EngineSnapshot,
     region_id: RegionId,
     version: u64,
+    term: u64,
 ) -> Result<Region, Result<RegionError, Error>> {
     let found = state::region_state(snapshot, region_id).map_err(|error| Err(error.into()))?;
     match found {
@@ -616,6 +622,12 @@ pub fn check_read(
             if found.region.epoch.version != version && !mutant!("read_without_region_check") {
                 sometimes!("store: a read is refused in the snapshot because of a split");
                 return Err(Ok(RegionError::EpochNotMatch { regions: vec![found.region] }));
+            }
+            let applied =
+                state::apply_state(snapshot, region_id).map_err(|error| Err(error.into()))?;
+            if applied.is_some_and(|applied| term < applied.term) {
+                sometimes!("store: a read is refused in the snapshot because of a later leader");
+                return Err(Ok(RegionError::NotLeader { region: region_id, leader: None }));
             }
             Ok(found.region)
         }

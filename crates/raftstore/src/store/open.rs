@@ -6,7 +6,9 @@
 //! - what the engine has applied was in the log: entries between the two are never missing;
 //! - if the log of a region begins after what is applied, a snapshot was being installed, and its file is there, also if
 //!   the engine knows of an earlier peer only, which was destroyed;
-//! - a log without a region is one of a split that the engine has lost: it is made again when the entry is applied.
+//! - a log without a region is one of a split that the engine has lost: it is made again when the entry is applied. If it
+//!   stands where a snapshot does that was received and refused before the split came, the region's keys tell: those that
+//!   are another region's here come by the split.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -218,9 +220,14 @@ impl<A> Store<A> {
         Ok(())
     }
 
-    /// Logs of which the engine knows nothing.
+    /// Logs of which the engine knows nothing. Those that stand where no split puts one come first: the others' keys are
+    /// compared with theirs. (Of two that a split may have made, the one with the smaller id is the older.)
     fn open_orphans(&mut self, snapshots: &Snapshots) -> Result<()> {
-        for id in self.log.regions() {
+        let stands_first =
+            |id: &u64| self.log.bounds(*id).is_some_and(|bounds| bounds.base_index == FIRST_INDEX);
+        let (first, later): (Vec<u64>, Vec<u64>) =
+            self.log.regions().into_iter().partition(stands_first);
+        for id in later.into_iter().chain(first) {
             let region_id = RegionId(id);
             if self.peers.contains_key(&region_id) || self.destroying.contains_key(&region_id) {
                 continue;
@@ -229,6 +236,12 @@ impl<A> Store<A> {
             let Some(bounds) = self.log.bounds(id) else { continue };
             let stands = ApplyState { index: bounds.base_index, term: bounds.base_term };
             if let Some(descriptor) = snapshots.find_received(region_id, stands)? {
+                if self.overlaps(&descriptor.region.range, region_id) {
+                    sometimes!(
+                        "store: a log is a split's that the engine has lost, not a snapshot's"
+                    );
+                    continue;
+                }
                 self.install_again(descriptor)?;
             }
         }

@@ -368,9 +368,9 @@ impl Cluster {
                         "{token:?} is answered twice"
                     );
                 }
-                Output::Read { token, region_id, version } => {
+                Output::Read { token, region_id, version, term } => {
                     let snapshot = node.engine.snapshot().unwrap();
-                    let fate = match check_read(&*snapshot, region_id, version) {
+                    let fate = match check_read(&*snapshot, region_id, version, term) {
                         Ok(region) => self.reads[&token].see(&*snapshot, region),
                         Err(error) => Fate::Error(error.unwrap()),
                     };

@@ -115,11 +115,12 @@ impl Placement {
         self.heard.get(&store).is_some_and(|heard| now <= heard + self.options.down_after)
     }
 
-    /// Whether nobody is about to be removed because he is believed to be away: all stores but `leaving` are heard of, and
-    /// every order has arrived.
+    /// Whether nobody is about to be removed because he is believed to be away: all stores but `leaving` were heard of not
+    /// long ago, and every order has arrived.
     pub(super) fn spares_all_but(&self, leaving: StoreId, now: u64) -> bool {
-        let mut others = self.heard.keys().filter(|store| **store != leaving);
-        others.all(|store| self.is_up(*store, now)) && self.ordered + ORDER_TAKES < now
+        let mut others = self.heard.iter().filter(|(store, _)| **store != leaving);
+        let patience = self.options.down_after / 2;
+        others.all(|(_, heard)| now <= heard + patience) && self.ordered + ORDER_TAKES < now
     }
 
     /// A store is gone for good, and another one is there.

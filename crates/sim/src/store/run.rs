@@ -284,7 +284,11 @@ impl Run {
     /// members are.
     fn survives(&self, machine: MachineId) -> bool {
         let gone = self.world.machines[machine].store_id;
-        if !self.placement.spares_all_but(gone, self.world.now()) {
+        // An order may still wait on who stands still.
+        let mut machines = 0..self.world.machines.len();
+        if !self.placement.spares_all_but(gone, self.world.now())
+            || machines.any(|machine| self.world.is_frozen(machine))
+        {
             return false;
         }
         let lives: BTreeSet<StoreId> =

@@ -58,8 +58,12 @@ pub trait FromAnswer: sealed::Sealed + Sized {}
 
 impl<T: sealed::Sealed> FromAnswer for T {}
 
+/// In which term a read was granted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReadTerm(pub(super) u64);
+
 mod sealed {
-    use super::{Answer, Swapped};
+    use super::{Answer, ReadTerm, Swapped};
 
     /// Turns the queue's answer into the caller's.
     pub trait Sealed: Sized {
@@ -71,7 +75,13 @@ mod sealed {
     #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
     impl Sealed for () {
         fn from_answer(answer: Answer) -> Option<()> {
-            matches!(answer, Answer::Done | Answer::Readable).then_some(())
+            matches!(answer, Answer::Done).then_some(())
+        }
+    }
+
+    impl Sealed for ReadTerm {
+        fn from_answer(answer: Answer) -> Option<ReadTerm> {
+            if let Answer::Readable { term } = answer { Some(ReadTerm(term)) } else { None }
         }
     }
 

@@ -238,10 +238,14 @@ impl Replicated {
         self.engine.snapshot()
     }
 
-    /// A snapshot for a read that was granted, and the region in it.
-    pub(super) fn granted(&self, region: &Region) -> Result<(Arc<dyn Snapshot>, Arc<Region>)> {
+    /// A snapshot for a read that was granted in a term, and the region in it.
+    pub(super) fn granted(
+        &self,
+        region: &Region,
+        term: u64,
+    ) -> Result<(Arc<dyn Snapshot>, Arc<Region>)> {
         let snapshot = self.engine.snapshot()?;
-        match check_read(&*snapshot, region.id, region.epoch.version) {
+        match check_read(&*snapshot, region.id, region.epoch.version, term) {
             Ok(region) => Ok((snapshot, Arc::new(region))),
             Err(Ok(error)) => Err(error.into()),
             Err(Err(error)) => Err(to_engine(&error).into()),
@@ -320,8 +324,8 @@ impl Waiter<Answer> for Ticket {
         )
     }
 
-    fn may_read(self) -> Option<Waker> {
-        Ticket::answer(self, Ok(Answer::Readable))
+    fn may_read(self, term: u64) -> Option<Waker> {
+        Ticket::answer(self, Ok(Answer::Readable { term }))
     }
 }
 

@@ -14,7 +14,7 @@ use types::{ApiMode, Bytes, KeyMode, Region, RegionId, RequestContext};
 use super::{
     Proposal, View,
     executor::{Decided, Executor, Timestamps},
-    proposal::{FromAnswer, Slot},
+    proposal::{FromAnswer, ReadTerm, Slot},
     replicated::{RaftHandle, Replicated, Replication},
     writer::{OnStopped, Writer},
 };
@@ -213,8 +213,9 @@ impl Storage {
             true => regions.check_replica(ctx)?,
             false => regions.check(ctx)?,
         };
-        Proposal::<()>::proposed(replicated.ask(&region, ctx.replica_read), None).await?;
-        let (snapshot, region) = replicated.granted(&region)?;
+        let asked = Proposal::proposed(replicated.ask(&region, ctx.replica_read), None);
+        let ReadTerm(term) = asked.await?;
+        let (snapshot, region) = replicated.granted(&region, term)?;
         let now_ms = self.inner.now_ms();
         Ok(View::new(self.inner.clone(), snapshot, Access::Granted(region), now_ms))
     }

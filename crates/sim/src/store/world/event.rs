@@ -76,6 +76,7 @@ pub(super) enum Event {
         token: Token,
         region_id: RegionId,
         version: u64,
+        term: u64,
     },
     Request {
         machine: MachineId,

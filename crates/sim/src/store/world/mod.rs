@@ -442,8 +442,8 @@ impl World {
                     Err(error) => self.fatal(machine, &error, "a snapshot is made"),
                 }
             }
-            Event::Read { machine, token, region_id, version, .. } => {
-                self.read(machine, token, region_id, version);
+            Event::Read { machine, token, region_id, version, term, .. } => {
+                self.read(machine, token, (region_id, version, term));
             }
             Event::Request { machine, request } => {
                 let token = request.token;
@@ -572,9 +572,9 @@ impl World {
                     };
                     self.answer(token, fate);
                 }
-                Output::Read { token, region_id, version } => {
+                Output::Read { token, region_id, version, term } => {
                     let delay = self.read_delay(machine);
-                    let event = Event::Read { machine, life, token, region_id, version };
+                    let event = Event::Read { machine, life, token, region_id, version, term };
                     self.queue.schedule(self.now + delay, event);
                 }
                 // Nobody asks for hashes here: the contents themselves are compared.

@@ -72,8 +72,7 @@ impl World {
         &mut self,
         machine: MachineId,
         token: Token,
-        region_id: RegionId,
-        version: u64,
+        (region_id, version, term): (RegionId, u64, u64),
     ) {
         let slot = &self.machines[machine];
         if slot.process.is_none() {
@@ -81,7 +80,7 @@ impl World {
         }
         let Some(wanted) = self.wanted.get(&token).cloned() else { return };
         let snapshot = slot.disks.engine.snapshot().expect("the memory engine has snapshots");
-        let fate = match check_read(&*snapshot, region_id, version) {
+        let fate = match check_read(&*snapshot, region_id, version, term) {
             Ok(region) => {
                 // What lies outside of the region is not this read's to see.
                 let range = wanted.intersect(&region.range);
