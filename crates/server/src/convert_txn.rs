@@ -1,8 +1,8 @@
 //! Transactional requests and errors between the wire and the inside.
 
-use proto::kvrpcpb;
+use proto::{deadlock, kvrpcpb};
 use txn::{
-    Assertion, ConflictReason, Isolation, KeyError, LockInfo, LockKind, Read,
+    Assertion, ConflictReason, Isolation, KeyError, LockInfo, LockKind, Read, WaitFor,
     commands::{AssertionLevel, Mutation, MutationOp, PessimisticAction},
 };
 use types::{Bytes, TimeStamp};
@@ -124,18 +124,14 @@ pub(crate) fn key_error(error: KeyError) -> kvrpcpb::KeyError {
             out.already_exist = Some(kvrpcpb::AlreadyExist { key });
         }
         KeyError::Deadlock { lock_ts, lock_key, deadlock_key_hash, wait_chain } => {
-            let wait_chain = wait_chain.into_iter().map(|wait| proto::deadlock::WaitForEntry {
-                txn: wait.start_ts.0,
-                wait_for_txn: wait.wait_for_ts.0,
-                key: wait.key,
-                ..proto::deadlock::WaitForEntry::default()
-            });
+            // Over the last edge but one somebody waits for who asked.
+            let closing = wait_chain.iter().rev().nth(1);
             out.deadlock = Some(kvrpcpb::Deadlock {
                 lock_ts: lock_ts.0,
                 lock_key,
                 deadlock_key_hash,
-                wait_chain: wait_chain.collect(),
-                ..kvrpcpb::Deadlock::default()
+                deadlock_key: closing.map(|wait| wait.key.clone()).unwrap_or_default(),
+                wait_chain: wait_chain.iter().map(wait_to_proto).collect(),
             });
         }
         KeyError::CommitTsExpired { start_ts, attempted_commit_ts, key, min_commit_ts } => {
@@ -189,6 +185,26 @@ pub(crate) fn key_error(error: KeyError) -> kvrpcpb::KeyError {
         | KeyError::InvalidRequest(_) => out.abort = text,
     }
     out
+}
+
+/// An edge on the wire.
+pub(crate) fn wait_to_proto(edge: &WaitFor) -> deadlock::WaitForEntry {
+    deadlock::WaitForEntry {
+        txn: edge.start_ts.0,
+        wait_for_txn: edge.wait_for_ts.0,
+        key_hash: txn::deadlock::key_hash(&edge.key),
+        key: edge.key.clone(),
+        ..deadlock::WaitForEntry::default()
+    }
+}
+
+/// Counterpart of [`wait_to_proto`].
+pub(crate) fn wait(entry: deadlock::WaitForEntry) -> WaitFor {
+    WaitFor {
+        start_ts: TimeStamp(entry.txn),
+        wait_for_ts: TimeStamp(entry.wait_for_txn),
+        key: entry.key,
+    }
 }
 
 /// A pair, or why it can't be read. The key of a lock stands in the lock.

@@ -11,6 +11,7 @@
 pub mod config;
 mod convert;
 mod convert_txn;
+mod deadlocks;
 mod error;
 mod errors;
 mod handlers;

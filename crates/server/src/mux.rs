@@ -10,6 +10,7 @@ use futures_util::future::{BoxFuture, Either, FutureExt};
 use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use proto::{
+    deadlock::deadlock_server::DeadlockServer,
     etcdserverpb::{cluster_server::ClusterServer, kv_server::KvServer},
     health::health_server::HealthServer,
     internal::{placement_server::PlacementServer, store_transport_server::StoreTransportServer},
@@ -22,8 +23,8 @@ use tonic::{Status, body::Body};
 use tower::Service;
 
 use crate::service::{
-    etcd::EtcdService, health::HealthService, keyspace::KeyspaceService, pd::PdService,
-    placement::PlacementService, tikv::TikvService, tinykv::TinyKvService,
+    deadlock::DeadlockService, etcd::EtcdService, health::HealthService, keyspace::KeyspaceService,
+    pd::PdService, placement::PlacementService, tikv::TikvService, tinykv::TinyKvService,
 };
 use crate::transport::Receiver;
 
@@ -36,6 +37,7 @@ type Answering =
 pub(crate) struct StoreMux {
     pub(crate) tikv: TikvServer<TikvService>,
     pub(crate) tinykv: TinyKvServer<TinyKvService>,
+    pub(crate) deadlock: DeadlockServer<DeadlockService>,
     pub(crate) transport: StoreTransportServer<Receiver>,
     pub(crate) health: HealthServer<HealthService>,
 }
@@ -58,6 +60,7 @@ impl Service<Request<Incoming>> for StoreMux {
         match service_of(&request) {
             "tikvpb.Tikv" => Either::Left(self.tikv.call(request)),
             "tinykvpb.TinyKv" => Either::Left(self.tinykv.call(request)),
+            "deadlock.Deadlock" => Either::Left(self.deadlock.call(request)),
             "tinykv.internal.StoreTransport" => Either::Left(self.transport.call(request)),
             "grpc.health.v1.Health" => Either::Left(self.health.call(request)),
             _ => Either::Right(ready(Ok(unimplemented_service(&request)))),

@@ -9,8 +9,8 @@ use std::{
 
 use engine::{Engine, data_dir::DataDir};
 use proto::{
-    health::health_server::HealthServer, tikvpb::tikv_server::TikvServer,
-    tinykvpb::tiny_kv_server::TinyKvServer,
+    deadlock::deadlock_server::DeadlockServer, health::health_server::HealthServer,
+    tikvpb::tikv_server::TikvServer, tinykvpb::tiny_kv_server::TinyKvServer,
 };
 use raftstore::{Lease, RegionReport, StoreConfig, shell::Events, split_check::SplitLimits};
 use runtime::Rng;
@@ -21,6 +21,7 @@ use types::{Bytes, Code, Region, RegionId, StoreId, limits};
 use crate::{
     Config, StartError, StopCause,
     config::advertised,
+    deadlocks::DeadlockDetector,
     http::{self, probes::Probes},
     listen::{self, Protocol},
     metrics::{Metrics, StoreMetrics, TransportMetrics},
@@ -32,8 +33,8 @@ use crate::{
     },
     server::Process,
     service::{
-        health::HealthService, kv::KvService, rpc_times::RpcTimes, tikv::TikvService,
-        tinykv::TinyKvService,
+        deadlock::DeadlockService, health::HealthService, kv::KvService, rpc_times::RpcTimes,
+        tikv::TikvService, tinykv::TinyKvService,
     },
     store_data::StoreData,
     transport::{self, StoreTransport},
@@ -165,7 +166,7 @@ impl StoreNode {
             },
         };
         let told = placement.clone();
-        let heartbeats = Heartbeats::start(placement, reporting, process, tasks);
+        let heartbeats = Heartbeats::start(placement.clone(), reporting, process, tasks);
         let _ = events.told.set(Told { heartbeats, orders, raft: raft.clone() });
         // What was said before nobody has heard.
         raft.report_all();
@@ -176,7 +177,10 @@ impl StoreNode {
 
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
-            let kv = KvService::new(storage.clone(), unreported, times.clone());
+            let detector =
+                DeadlockDetector::new(storage.clone(), placement.clone(), process.clock.clone());
+            let kv = KvService::new(storage.clone(), unreported, times.clone())
+                .with_detector(detector.clone());
             let mux = StoreMux {
                 tikv: TikvServer::new(TikvService::new(kv.clone(), process.phase()))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
@@ -185,6 +189,7 @@ impl StoreNode {
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(usize::MAX),
                 health: HealthServer::new(HealthService::new(StoreMux::SERVICES, process.phase())),
+                deadlock: DeadlockServer::new(DeadlockService::new(detector)),
                 transport: transport_service,
             };
             tasks.spawn(listen::serve(listener, Protocol::Http2, mux, process.phase()));

@@ -40,7 +40,7 @@ pub use identity::{Identity, StoreIdent};
 pub use key_mode::{KeyModeLatch, Latching};
 pub use read::{Checksum, KvPair, RawBatchScan, RawScan};
 pub use shell::{
-    Asking, Commits, Proposal, RaftHandle, Replication, Storage, StorageOptions, Timestamps, View,
-    Wanted, user_range,
+    Asking, Commits, LockWait, Locking, Proposal, RaftHandle, Replication, Storage, StorageOptions,
+    Timestamps, View, Wanted, user_range,
 };
 pub use statistics::Statistics;

@@ -34,12 +34,14 @@
 //!
 //! Records and their codecs ([`lock`], [`mod@write`]), point reads ([`reader`]), reads that mind locks ([`read`],
 //! [`scanner`]), and commands as functions over a snapshot ([`commands`]). Who runs them holds the [`Latches`] of
-//! their keys meanwhile. There is no clock here: every time is in a request.
+//! their keys meanwhile. Who asks for a lock that another has waits in [`LockWaits`], unless the graph of who waits for
+//! whom says that it never ends ([`deadlock`]). There is no clock here: every time is in a request.
 #![forbid(unsafe_code)]
 
 pub mod changes;
 pub mod commands;
 mod concurrency;
+pub mod deadlock;
 mod error;
 mod find;
 pub mod gc;
@@ -47,6 +49,7 @@ mod last_change;
 mod latches;
 pub mod layout;
 pub mod lock;
+mod lock_wait;
 pub mod read;
 pub mod reader;
 pub mod scanner;
@@ -60,6 +63,7 @@ pub use last_change::LastChange;
 pub use latches::Latches;
 pub use layout::Key;
 pub use lock::{Lock, LockKind};
+pub use lock_wait::LockWaits;
 pub use read::{Isolation, KvPair, Read};
 pub use reader::{Reader, TxnRecord};
 pub use scanner::ScanOptions;

@@ -239,6 +239,17 @@ impl Placement {
         Ok(answer.region.map(convert::region))
     }
 
+    /// The store that leads the region with the first key, as the scheduler knows it.
+    pub(crate) async fn first_leader(&self) -> Result<Option<StoreId>> {
+        let answer = ask!(self, pd.get_region, |cluster_id| pdpb::GetRegionRequest {
+            header: header(cluster_id),
+            ..pdpb::GetRegionRequest::default()
+        })?;
+        check(answer.header)?;
+        let leader = answer.leader.map(|leader| StoreId(leader.store_id));
+        Ok(leader.filter(|store| store.0 != 0))
+    }
+
     /// Whether the scheduler knows who leads a region.
     pub(crate) async fn knows_leader(&self, id: RegionId) -> Result<bool> {
         let answer = ask!(self, pd.get_region_by_id, |cluster_id| pdpb::GetRegionByIdRequest {

@@ -20,6 +20,7 @@ use types::{Code, KeyRange, RegionError, RequestContext};
 use super::rpc_times::RpcTimes;
 use crate::{
     convert::{context, key_range, pair_to_proto},
+    deadlocks::DeadlockDetector,
     errors::{self, Answer},
     unreported::Unreported,
 };
@@ -34,13 +35,23 @@ pub(crate) struct KvService {
     storage: Storage,
     unreported: Unreported,
     times: RpcTimes,
+    detector: Option<DeadlockDetector>,
 }
 
 impl KvService {
     /// Serves `storage`. Callers count in `times` how long requests take. Answers that tell of a split wait until it is
     /// not `unreported` any more.
     pub(crate) fn new(storage: Storage, unreported: Unreported, times: RpcTimes) -> KvService {
-        KvService { storage, unreported, times }
+        KvService { storage, unreported, times, detector: None }
+    }
+
+    /// Has requests that wait for locks refused where they would wait in a circle.
+    pub(crate) fn with_detector(self, detector: DeadlockDetector) -> KvService {
+        KvService { detector: Some(detector), ..self }
+    }
+
+    pub(super) fn detector(&self) -> Option<&DeadlockDetector> {
+        self.detector.as_ref()
     }
 
     pub(super) fn storage(&self) -> &Storage {

@@ -228,8 +228,7 @@ impl KvService {
         .await
     }
 
-    /// Locks keys for a pessimistic transaction. Nobody is kept waiting yet: who finds a lock of somebody else is told so at
-    /// once, and comes again.
+    /// Locks keys for a pessimistic transaction, and waits for those that others have (`lock_waits.rs`).
     pub(crate) async fn kv_pessimistic_lock(
         &self,
         request: PessimisticLockRequest,
@@ -252,13 +251,17 @@ impl KvService {
             ttl: request.lock_ttl,
             min_commit_ts: TimeStamp(request.min_commit_ts),
             is_first_lock: request.is_first_lock,
-            wait_timeout: WaitTimeout::NoWait,
+            wait_timeout: match request.wait_timeout {
+                0 => WaitTimeout::Default,
+                millis => u64::try_from(millis).map_or(WaitTimeout::NoWait, WaitTimeout::Millis),
+            },
             wake_up_mode: if is_forced { WakeUpMode::ForceLock } else { WakeUpMode::Normal },
             return_values: request.return_values,
             check_existence: request.check_existence,
             lock_only_if_exists: request.lock_only_if_exists,
         };
-        self.run(&context, command, |answer, response: &mut PessimisticLockResponse| {
+        let answer = self.known(self.lock(&context, command)).await;
+        answered(answer, |answer, response: &mut PessimisticLockResponse| {
             if is_forced {
                 response.results = answer.results.into_iter().map(forced).collect();
                 return;
@@ -272,7 +275,6 @@ impl KvService {
                 }
             }
         })
-        .await
     }
 
     pub(crate) async fn kv_pessimistic_rollback(
@@ -369,15 +371,23 @@ impl KvService {
         command: C,
         fill: impl FnOnce(C::Answer, &mut A),
     ) -> A {
-        match self.known(self.storage().txn_write(context, command)).await {
-            Ok(Ok(answer)) => {
-                let mut response = A::default();
-                fill(answer, &mut response);
-                response
-            }
-            Ok(Err(error)) => A::refused_by(error),
-            Err(error) => A::failed(&error),
+        answered(self.known(self.storage().txn_write(context, command)).await, fill)
+    }
+}
+
+/// What came of a command, as a response.
+fn answered<T, A: KeyAnswer>(
+    answer: Result<Result<T, KeyError>, storage::Error>,
+    fill: impl FnOnce(T, &mut A),
+) -> A {
+    match answer {
+        Ok(Ok(answer)) => {
+            let mut response = A::default();
+            fill(answer, &mut response);
+            response
         }
+        Ok(Err(error)) => A::refused_by(error),
+        Err(error) => A::failed(&error),
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
 
 mod common;
+mod lock_waits;
 mod pd;
 mod pd_http;
 mod placement;

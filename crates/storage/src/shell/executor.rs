@@ -16,15 +16,17 @@ use std::{
 use engine::Snapshot;
 use txn::{
     Concurrency, KeyError, Lock, Read,
-    commands::{Command as TxnCommand, Outcome},
+    commands::{Command as TxnCommand, Outcome, PessimisticLock, PessimisticLockAnswer},
 };
 use types::{
-    Bytes, KeyMode, KeyRange, Region, RegionError, RegionId, RequestContext, TimeStamp, key,
+    Bytes, Cf, KeyMode, KeyRange, Modify, Region, RegionError, RegionId, RequestContext, TimeStamp,
+    key,
 };
 
 use super::{
-    Storage,
+    LockWait, Storage,
     latched::{LatchTable, Latched},
+    lock_waits::WaitTable,
 };
 use crate::{
     Error, Result,
@@ -48,6 +50,7 @@ const ATTEMPTS: u32 = 3;
 #[derive(Default)]
 pub(super) struct Executor {
     latches: LatchTable,
+    waits: WaitTable,
     memory: Arc<Mutex<Concurrency>>,
     /// The terms in which a leader has made sure that no earlier one has served a later read than it knows.
     synced: Mutex<BTreeMap<RegionId, u64>>,
@@ -59,6 +62,36 @@ pub(super) struct Executor {
 pub(super) struct Decided {
     _published: Published,
     _latched: Latched,
+    _unlocks: Unlocks,
+}
+
+/// Locks that are going to be removed. Dropped after the latches: who waits for one then looks again.
+#[derive(Debug)]
+struct Unlocks {
+    waits: WaitTable,
+    keys: Vec<Bytes>,
+}
+
+impl Unlocks {
+    /// What `changes` remove of the locks that somebody waits for.
+    fn of(changes: &[Modify], waits: &WaitTable) -> Unlocks {
+        let mut keys = Vec::new();
+        if !waits.is_empty() {
+            keys.extend(changes.iter().filter_map(|change| match change {
+                Modify::Delete { cf: Cf::Lock, key } => key::decode_exact(key),
+                _ => None,
+            }));
+        }
+        Unlocks { waits: waits.clone(), keys: keys.into_iter().map(Bytes::from).collect() }
+    }
+}
+
+impl Drop for Unlocks {
+    fn drop(&mut self) {
+        for key in &self.keys {
+            self.waits.wake_next(key);
+        }
+    }
 }
 
 /// Locks that are there for readers before they are applied.
@@ -79,6 +112,15 @@ impl fmt::Debug for Published {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Published").field(&self.keys).finish()
     }
+}
+
+/// What came of a request for locks.
+#[derive(Debug)]
+pub enum Locking {
+    /// It has them, or the state of a key is against it.
+    Done(Result<PessimisticLockAnswer, KeyError>),
+    /// Another transaction has one of the keys. In its turn the request is to be made again.
+    Waits(LockWait),
 }
 
 /// What the caller of a transactional read wants to see.
@@ -114,6 +156,47 @@ impl Storage {
         ctx: &RequestContext,
         command: C,
     ) -> Result<Result<C::Answer, KeyError>> {
+        self.decide_and_write(ctx, &command, |error| error).await
+    }
+
+    /// Takes locks for a pessimistic transaction, or a place in the queue of a key that another transaction has.
+    ///
+    /// # Errors
+    /// As of raw writes.
+    pub async fn txn_lock(
+        &self,
+        ctx: &RequestContext,
+        command: &PessimisticLock,
+    ) -> Result<Locking> {
+        let waits = &self.inner().executor().waits;
+        let enqueue = |error| match error {
+            KeyError::Locked(locked) => Locking::Waits(waits.wait(locked, command.start_ts)),
+            error => Locking::Done(Err(error)),
+        };
+        match self.decide_and_write(ctx, command, enqueue).await? {
+            Ok(answer) => Ok(Locking::Done(Ok(answer))),
+            Err(refused) => Ok(refused),
+        }
+    }
+
+    /// Lets the next one have its turn who waits for the lock of a user's key: the one before has not taken it.
+    pub fn wake_next(&self, key: &Bytes) {
+        self.inner().executor().waits.wake_next(key);
+    }
+
+    /// How many requests wait for locks.
+    pub fn lock_waits(&self) -> usize {
+        self.inner().executor().waits.len()
+    }
+
+    /// Decides a command and has its changes applied. What the state of its keys is against is made into something else
+    /// while the latches are held.
+    async fn decide_and_write<C: TxnCommand, E>(
+        &self,
+        ctx: &RequestContext,
+        command: &C,
+        refuse: impl FnOnce(KeyError) -> E,
+    ) -> Result<Result<C::Answer, E>> {
         let inner = self.inner();
         let keys = command.keys();
         inner.checks().layout.check_txn(ctx.api_version, &keys)?;
@@ -151,13 +234,14 @@ impl Storage {
             };
             match outcome {
                 Ok(outcome) => break (term, outcome),
-                Err(txn::Error::Key(error)) => return Ok(Err(error)),
+                Err(txn::Error::Key(error)) => return Ok(Err(refuse(error))),
                 Err(error) => return Err(self.txn_error(error)),
             }
         };
         let keys = C::published(&answer).to_vec();
         let published = Published { memory: Arc::clone(&executor.memory), keys };
-        let decided = Decided { _published: published, _latched: latched };
+        let unlocks = Unlocks::of(&changes, &executor.waits);
+        let decided = Decided { _published: published, _latched: latched, _unlocks: unlocks };
         if !changes.is_empty() {
             let command = Command { action: Action::Changes(changes), key_mode };
             inner.propose_decided((region, command), term, decided).await?;

@@ -1,15 +1,16 @@
 //! Latches for commands that run concurrently: who waits is a future, who holds is a guard.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fmt,
     future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Poll, Waker},
+    task::Waker,
 };
 
 use txn::Latches;
 use types::Bytes;
+
+use super::parking::Parking;
 
 /// The latches of a store. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -19,9 +20,8 @@ pub(super) struct LatchTable(Arc<Mutex<Table>>);
 struct Table {
     latches: Latches,
     last: u64,
-    /// Commands that had to wait and may go on.
-    granted: BTreeSet<u64>,
-    wakers: BTreeMap<u64, Waker>,
+    /// Commands that wait, or have waited and may go on.
+    parking: Parking,
 }
 
 /// Latches that are held, or a place in the queue for them. Given back when the last clone is dropped.
@@ -44,15 +44,7 @@ impl LatchTable {
         };
         let latched = Latched(Arc::new(Place { id, table: self.clone() }));
         if !has_all {
-            poll_fn(|cx| {
-                let mut table = self.table();
-                if table.granted.remove(&id) {
-                    return Poll::Ready(());
-                }
-                table.wakers.insert(id, cx.waker().clone());
-                Poll::Pending
-            })
-            .await;
+            poll_fn(|cx| self.table().parking.poll(id, cx)).await;
         }
         latched
     }
@@ -67,11 +59,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let wakers: Vec<Waker> = {
             let mut table = self.table.table();
-            table.granted.remove(&self.id);
-            table.wakers.remove(&self.id);
+            table.parking.leave(self.id);
             let next = table.latches.release(self.id);
-            table.granted.extend(next.iter().copied());
-            next.iter().filter_map(|id| table.wakers.remove(id)).collect()
+            next.into_iter().filter_map(|id| table.parking.name(id)).collect()
         };
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -85,7 +75,11 @@ impl fmt::Debug for Latched {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::Future, pin::pin, task::Context};
+    use std::{
+        future::Future,
+        pin::pin,
+        task::{Context, Poll},
+    };
 
     use super::*;
 

@@ -2,13 +2,16 @@
 
 mod executor;
 mod latched;
+mod lock_waits;
+mod parking;
 mod proposal;
 mod replicated;
 mod storage;
 mod view;
 mod writer;
 
-pub use executor::{Asking, Timestamps, Wanted, user_range};
+pub use executor::{Asking, Locking, Timestamps, Wanted, user_range};
+pub use lock_waits::LockWait;
 pub use proposal::Proposal;
 pub use replicated::{RaftHandle, Replication};
 pub use storage::{Commits, Storage, StorageOptions};
