@@ -337,5 +337,5 @@ fn who_was_granted_a_read_in_an_earlier_term_may_not_show_a_later_one() {
     let term = raftstore::state::apply_state(&*snapshot, id).unwrap().unwrap().term;
     assert!(check_read(&*snapshot, id, version, term).is_ok());
     let refused = check_read(&*snapshot, id, version, term - 1).unwrap_err().unwrap();
-    assert_eq!(refused, types::RegionError::NotLeader { region: id, leader: None });
+    assert_eq!(refused, RegionError::NotLeader { region: id, leader: None });
 }

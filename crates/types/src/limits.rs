@@ -155,6 +155,9 @@ pub const REGION_REPORTS_WAITING_MAX: usize = 64 * KIB;
 /// Splits for which a store asks the scheduler for ids at once. The others come with the next look at their regions.
 pub const SPLITS_UNDER_WAY_MAX: usize = 64;
 
+/// Requests that wait for locks in one store. The others are told at once who has the lock.
+pub const LOCK_WAITS_MAX: usize = 10_000;
+
 /// Regions that a store looks up at the scheduler at once. The others are asked for again.
 pub const REGION_LOOKUPS_MAX: usize = 16;
 

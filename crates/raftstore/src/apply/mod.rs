@@ -86,6 +86,11 @@ pub enum Task {
         /// What no other region of this store has.
         ranges: Vec<KeyRange>,
     },
+    /// Removes what lies in these ranges, which no region of this store has. Nothing is said of it.
+    Sweep {
+        /// The ranges.
+        ranges: Vec<KeyRange>,
+    },
 }
 
 /// What came of a task.
@@ -229,6 +234,7 @@ impl<M: Machine> Applier<M> {
                 Task::Destroy { region, ranges } => {
                     results.push(self.destroy(region, &ranges)?);
                 }
+                Task::Sweep { ranges } => self.sweep(&ranges)?,
             }
         }
         self.flush()?;
@@ -384,6 +390,20 @@ impl<M: Machine> Applier<M> {
             effects: vec![Effect::Destroyed],
             written: Written::default(),
         })
+    }
+
+    fn sweep(&mut self, ranges: &[KeyRange]) -> Result<()> {
+        self.flush()?;
+        let snapshot = self.engine.snapshot()?;
+        for cf in Cf::ALL {
+            for range in ranges {
+                if snapshot.iter(Family::from(cf), range)?.seek_to_first()? {
+                    sometimes!("store: a start removes what no region has");
+                    self.engine.delete_range(Family::from(cf), range)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn clear(&mut self, range: &KeyRange) -> Result<()> {

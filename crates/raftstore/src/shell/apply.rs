@@ -35,7 +35,8 @@ impl Work {
         match self {
             Work::Task(Task::Entries { entries, .. }) => Some(entries.len()),
             Work::Task(Task::Register { .. }) => Some(0),
-            Work::Task(Task::Install { .. } | Task::Destroy { .. }) | Work::Install { .. } => None,
+            Work::Task(Task::Install { .. } | Task::Destroy { .. } | Task::Sweep { .. })
+            | Work::Install { .. } => None,
         }
     }
 }

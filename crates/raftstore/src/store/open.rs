@@ -16,7 +16,7 @@ use engine::{
     Engine, WriteBatch,
     raft_log::{LogBatch, RaftLog},
 };
-use types::{Region, RegionId, marks::sometimes};
+use types::{Bytes, KeyRange, Region, RegionId, marks::sometimes};
 
 use super::{Destroying, Output, Store, life::first_log};
 use crate::{
@@ -105,10 +105,32 @@ impl<A> Store<A> {
             }
         }
         store.open_orphans(snapshots)?;
+        if !found.is_empty() {
+            store.sweep();
+        }
         let installing = store.peers.values().filter_map(|peer| peer.installing.as_ref());
         let needed = installing.map(|found| (found.region.id, found.applied)).collect();
         snapshots.remove_all_but(&needed)?;
         Ok(store)
+    }
+
+    /// Has removed what no region has. A crash can take that a snapshot has made a region smaller: what it no longer has is
+    /// then nobody's, when the snapshot is installed again.
+    fn sweep(&mut self) {
+        let mut ranges = Vec::new();
+        let mut start = Some(Bytes::new());
+        for id in self.ranges.values() {
+            let Some(peer) = self.peers.get(id) else { continue };
+            let range = &peer.region.range;
+            if let Some(start) = start.filter(|start| *start < range.start) {
+                ranges.push(KeyRange::new(start, range.start.clone()));
+            }
+            start = Some(range.end.clone()).filter(|end| !end.is_empty());
+        }
+        ranges.extend(start.map(|start| KeyRange::new(start, Bytes::new())));
+        if !ranges.is_empty() {
+            self.out.push(Output::Apply(Task::Sweep { ranges }));
+        }
     }
 
     /// A peer was destroyed, and perhaps not all of it was removed.

@@ -20,7 +20,7 @@ use txn::{
 };
 use types::{
     Bytes, Cf, KeyMode, KeyRange, Modify, Region, RegionError, RegionId, RequestContext, TimeStamp,
-    key,
+    key, limits,
 };
 
 use super::{
@@ -170,7 +170,9 @@ impl Storage {
     ) -> Result<Locking> {
         let waits = &self.inner().executor().waits;
         let enqueue = |error| match error {
-            KeyError::Locked(locked) => Locking::Waits(waits.wait(locked, command.start_ts)),
+            KeyError::Locked(locked) if waits.len() < limits::LOCK_WAITS_MAX => {
+                Locking::Waits(waits.wait(locked, command.start_ts))
+            }
             error => Locking::Done(Err(error)),
         };
         match self.decide_and_write(ctx, command, enqueue).await? {
