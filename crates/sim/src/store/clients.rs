@@ -428,8 +428,8 @@ impl Clients {
                 }
                 self.answers.refused += 1;
             }
-            (What::Read { .. }, Fate::Written(_) | Fate::Done(_))
-            | (What::Write { .. }, Fate::Read(_) | Fate::Done(_)) => {
+            (What::Read { .. }, Fate::Written(_) | Fate::Done(_) | Fate::Txn(_))
+            | (What::Write { .. }, Fate::Read(_) | Fate::Done(_) | Fate::Txn(_)) => {
                 world.judge.fails("an answer fits its question", format!("{pending:?}: {fate:?}"));
             }
         }

@@ -9,6 +9,7 @@ use types::{
 const PUT: u8 = 0;
 const DELETE: u8 = 1;
 const SWAP: u8 = 2;
+const CHANGES: u8 = 3;
 
 /// A change of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,39 @@ impl Command {
     }
 }
 
+/// What a transaction has decided to change.
+pub(super) fn encode_changes(changes: &[Modify]) -> Bytes {
+    let mut writer = Writer::new();
+    writer.u8(CHANGES).u32(changes.len() as u32);
+    for change in changes {
+        match change {
+            Modify::Put { cf, key, value } => {
+                writer.u8(PUT).u8(cf_byte(*cf)).bytes(key).bytes(value)
+            }
+            Modify::Delete { cf, key } => writer.u8(DELETE).u8(cf_byte(*cf)).bytes(key),
+            Modify::DeleteRange { .. } => unreachable!("no transaction removes a range"),
+        };
+    }
+    writer.finish().into()
+}
+
+fn decode_changes(reader: &mut Reader<'_>) -> Result<Vec<Modify>, types::codec::DecodeError> {
+    let mut changes = Vec::new();
+    for _ in 0..reader.u32()? {
+        let (kind, cf) = (reader.u8()?, Cf::ALL[usize::from(reader.u8()?)]);
+        let key = reader.owned()?;
+        changes.push(match kind {
+            PUT => Modify::Put { cf, key, value: reader.owned()? },
+            _ => Modify::Delete { cf, key },
+        });
+    }
+    Ok(changes)
+}
+
+fn cf_byte(cf: Cf) -> u8 {
+    Cf::ALL.iter().position(|other| *other == cf).expect("all are there") as u8
+}
+
 /// The state machine of every replica.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kv {
@@ -47,6 +81,12 @@ impl Machine for Kv {
     type Answer = u64;
 
     fn apply(&mut self, command: &Bytes, changes: &mut Changes<'_>) -> Result<u64, engine::Error> {
+        let mut reader = Reader::new(command);
+        if reader.u8() == Ok(CHANGES) {
+            let decided = decode_changes(&mut reader).expect("commands arrive as they were sent");
+            decided.into_iter().for_each(|change| changes.push(change));
+            return Ok(0);
+        }
         let parse = |reader: &mut Reader<'_>| {
             let (kind, key) = (reader.u8()?, reader.owned()?);
             let (expected, new) = match kind {

@@ -281,11 +281,13 @@ pub(super) fn content_of(snapshot: &dyn Snapshot, range: &KeyRange) -> u64 {
 pub(super) fn pairs(snapshot: &dyn Snapshot, range: &KeyRange) -> Pairs {
     let mut pairs = Vec::new();
     let mut walk = || -> Result<(), engine::Error> {
-        let mut iter = snapshot.iter(Family::Default, range)?;
-        let mut valid = iter.seek_to_first()?;
-        while valid {
-            pairs.push((Cf::Default, iter.key_bytes(), iter.value_bytes()));
-            valid = iter.next()?;
+        for cf in Cf::ALL {
+            let mut iter = snapshot.iter(Family::from(cf), range)?;
+            let mut valid = iter.seek_to_first()?;
+            while valid {
+                pairs.push((cf, iter.key_bytes(), iter.value_bytes()));
+                valid = iter.next()?;
+            }
         }
         Ok(())
     };

@@ -19,7 +19,7 @@ use runtime::{
 };
 use types::StoreId;
 
-use super::{command::Kv, options::Options};
+use super::{command::Kv, options::Options, world::Executor};
 
 /// What a store answers a write: what was there before, 0 for nothing.
 pub(super) type Answer = u64;
@@ -70,6 +70,8 @@ pub(super) struct Process {
     pub(super) tick_times: TickTimes,
     /// Snapshots that are being sent.
     pub(super) sends: usize,
+    /// What requests of transactions share.
+    pub(super) txns: Executor,
 }
 
 impl Process {
@@ -123,6 +125,7 @@ impl Process {
             syncs_log: false,
             syncs_log_again: false,
             sends: 0,
+            txns: Executor::default(),
         })
     }
 }

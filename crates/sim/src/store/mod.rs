@@ -1,7 +1,7 @@
 //! Stores in the simulator: the real stores, appliers, Raft logs and snapshots under every fault, from one seed.
 //!
-//! `world` is machines with stores in virtual time; `clients` write and read by routes that may be old; `placement`
-//! plays the scheduler; `faults` strike; `judge` hears what stores do, and `check::history` judges what clients saw.
+//! `world` is machines with stores in virtual time; `clients` write and read by routes that may be old, `txn` moves money
+//! in transactions; `placement` plays the scheduler; `faults` strike; `judge` hears what stores do, and `check::history` judges what clients saw.
 //! `run` plays a seed from the first event to the verdict.
 
 mod clients;
@@ -14,6 +14,7 @@ mod placement;
 mod required;
 mod run;
 mod simulation;
+mod txn;
 mod world;
 
 pub use faults::FaultKind;
@@ -32,6 +33,10 @@ pub(crate) enum Action {
     Client(usize),
     /// A client has waited long.
     Patience(usize, Token),
+    /// A client with transactions has thought enough.
+    Txn(usize),
+    /// A client with transactions has waited long.
+    TxnPatience(usize, Token),
     /// Stores report to placement.
     Report,
     /// Placement takes a step.

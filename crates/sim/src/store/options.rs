@@ -25,6 +25,10 @@ pub struct Options {
     pub padding: usize,
     /// Clients that do one thing after the other.
     pub threads: usize,
+    /// Clients with transactions.
+    pub txn_threads: usize,
+    /// Accounts between which transactions move money.
+    pub accounts: usize,
     /// How long a client thinks between two operations, on average.
     pub think: u64,
     /// How long a client waits for an answer.
@@ -105,6 +109,8 @@ impl Options {
             keys: log_uniform(rng, 3.0, 1_000.0) as usize,
             padding: *pick(rng, &[0, 0, 20, 300]),
             threads: 1 + index(rng, 8),
+            txn_threads: *pick(rng, &[0, 2, 4, 8]),
+            accounts: *pick(rng, &[4, 6, 12]),
             think: log_uniform(rng, 4_000.0, 150_000.0) as u64,
             patience: log_uniform(rng, 0.2e6, 3e6) as u64,
             stale_routes: maybe(rng, 0.01, 0.3),

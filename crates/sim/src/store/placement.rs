@@ -300,9 +300,13 @@ impl Placement {
             .copied()
             .filter(|store| region.peer_on(*store).is_none() && self.is_up(*store, now))
             .collect();
-        // A voter that is up may be removed while enough of them are.
-        let may_remove =
-            |peer: &Peer| 1 < voters.len() && (wanted < voters.len() || down.contains(peer));
+        // A voter that is up may be removed while enough of them are; nobody, if most of the others are down.
+        let may_remove = |peer: &Peer| {
+            let others = voters.iter().filter(|voter| *voter != peer);
+            let living = others.clone().filter(|voter| !down.contains(voter)).count();
+            let is_too_many = wanted < voters.len() || down.contains(peer);
+            is_too_many && others.count() < 2 * living
+        };
         let mischief = !self.is_calm && self.rng.chance(self.options.mischief);
         // Learners that are gone, or too many.
         if let Some(gone) = learners.iter().find(|peer| down.contains(peer)) {

@@ -58,6 +58,10 @@ const COUNTS: &[&str] = &[
     "snapshots_installed",
     "splits_applied",
     "sync_errors",
+    "txn_locks_resolved",
+    "txns_aborted",
+    "txns_committed",
+    "txns_unknown",
     "writes_acknowledged",
     "writes_undetermined",
 ];

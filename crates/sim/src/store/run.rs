@@ -24,6 +24,7 @@ use super::{
     faults::{Blow, FaultKind, Nemesis},
     options::Options,
     placement::Placement,
+    txn::clients::TxnClients,
     world::{World, latency_of},
 };
 use crate::{
@@ -89,6 +90,7 @@ struct Run {
     options: Options,
     world: World,
     clients: Clients,
+    txns: TxnClients,
     placement: Placement,
     nemesis: Nemesis,
     rng: Rng,
@@ -149,6 +151,7 @@ impl Run {
         Run {
             world,
             clients: Clients::new(&options, root.stream("clients")),
+            txns: TxnClients::new(&options, root.stream("transactions")),
             placement: Placement::new(&options, stores, root.stream("placement")),
             nemesis: Nemesis::new(root, &options),
             rng: root.stream("run"),
@@ -170,6 +173,7 @@ impl Run {
         }
         self.nemesis.begin(&mut self.world);
         self.clients.begin(&mut self.world);
+        self.txns.begin(&mut self.world);
         for action in [Action::Report, Action::Place, Action::Split, Action::Transfer, Action::Look]
         {
             self.again(action);
@@ -204,6 +208,7 @@ impl Run {
         for (token, fate) in self.world.take_answers() {
             self.placement.hears_answer(token, &fate);
             self.clients.hears(&mut self.world, token, &fate);
+            self.txns.hears(&mut self.world, token, &fate);
         }
         for machine in std::mem::take(&mut self.world.ended) {
             let delay = 1 + self.rng.range(0..SECOND);
@@ -216,6 +221,10 @@ impl Run {
             Action::Client(thread) => self.clients.act(&mut self.world, &self.placement, thread),
             Action::Patience(thread, token) => {
                 self.clients.gives_up(&mut self.world, thread, token);
+            }
+            Action::Txn(thread) => self.txns.act(&mut self.world, &self.placement, thread),
+            Action::TxnPatience(thread, token) => {
+                self.txns.gives_up(&mut self.world, thread, token);
             }
             Action::Report => self.placement.hears(&self.world, &self.dead),
             Action::Place => self.placement.place(&mut self.world),
@@ -419,6 +428,7 @@ impl Run {
 
     fn begin_all(&mut self) {
         self.clients.stop();
+        self.txns.stop();
         self.world.network.heal();
         // What waits for a disk that stands still would wait for ever.
         for machine in std::mem::take(&mut self.dead) {
@@ -536,7 +546,12 @@ impl Run {
         for (machine, region) in self.regions().values() {
             held.extend(self.world.content(*machine, &region.range));
         }
-        self.clients.finish(&held)
+        self.clients.finish(&held)?;
+        let mut stored = Vec::new();
+        for (machine, region) in self.regions().values() {
+            stored.extend(self.world.stored(*machine, &region.range));
+        }
+        self.txns.judge(&stored)
     }
 
     fn count(&mut self) -> Counters {
@@ -556,6 +571,10 @@ impl Run {
         let judge = &self.world.judge;
         let named = BTreeMap::from([
             ("process_starts", self.world.starts),
+            ("txns_committed", self.txns.committed),
+            ("txns_aborted", self.txns.aborted),
+            ("txns_unknown", self.txns.unknown),
+            ("txn_locks_resolved", self.txns.resolved),
             ("messages", self.world.messages),
             ("disks_lost", self.wiped),
             ("elections", judge.elections()),

@@ -17,11 +17,25 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Stores;
 
+/// Known bugs of stores, and of transactions on them.
+const MUTANTS: [(&str, &str); raftstore::MUTANTS.len() + txn::MUTANTS.len()] = {
+    let mut all = [("", ""); raftstore::MUTANTS.len() + txn::MUTANTS.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = match at < raftstore::MUTANTS.len() {
+            true => raftstore::MUTANTS[at],
+            false => txn::MUTANTS[at - raftstore::MUTANTS.len()],
+        };
+        at += 1;
+    }
+    all
+};
+
 impl Simulation for Stores {
     const COMMAND: &'static str = "store ";
     const USUAL: Settings = Settings::of(60 * SECOND);
     const REQUIRED: &'static [Required] = REQUIRED;
-    const MUTANTS: &'static [(&'static str, &'static str)] = raftstore::MUTANTS;
+    const MUTANTS: &'static [(&'static str, &'static str)] = &MUTANTS;
 
     fn run(seed: u64, settings: Settings) -> Run {
         let outcome = run::run(seed, settings);

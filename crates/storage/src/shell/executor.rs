@@ -350,7 +350,7 @@ impl Storage {
         };
         let now = timestamps.timestamp().await.map_err(|reason| {
             let reason = format!("the scheduler gives no timestamp: {reason}");
-            RegionError::ServerIsBusy { reason, retry_after: types::limits::RETRY_STOPPED_AFTER }
+            RegionError::ServerIsBusy { reason, retry_after: limits::RETRY_STOPPED_AFTER }
         })?;
         executor.memory().raise_max_ts(now);
         executor.synced().insert(region.id, term);

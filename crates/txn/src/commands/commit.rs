@@ -1,7 +1,7 @@
 //! Commit: locks become records.
 
 use engine::Snapshot;
-use types::{Bytes, TimeStamp};
+use types::{Bytes, TimeStamp, marks::mutant};
 
 use super::{Command, Outcome, distinct, settle};
 use crate::{
@@ -54,7 +54,9 @@ impl Command for Commit {
             };
             let record = reader.txn_record(&key, start_ts)?;
             let is_unknown = foreign.is_none() && matches!(record, TxnRecord::None { .. });
-            let is_done = record.commit_ts().is_some() || (is_unknown && self.missing_is_success);
+            let is_done = mutant!("txn_commits_without_its_lock")
+                || record.commit_ts().is_some()
+                || (is_unknown && self.missing_is_success);
             if !is_done {
                 return Err(KeyError::TxnLockNotFound { start_ts, key: key.user().clone() }.into());
             }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use engine::Snapshot;
-use types::{Bytes, TimeStamp};
+use types::{Bytes, TimeStamp, marks::mutant};
 
 use super::{Command, Outcome};
 use crate::{
@@ -269,6 +269,7 @@ impl<'a> Attempt<'a> {
                 Err(error) => return Err(error),
             };
             if self.may_come_from_a_commit(&error)
+                && !mutant!("txn_retry_commits_again")
                 && let Some(at) = self.reader.txn_record(&key, self.request.start_ts)?.commit_ts()
             {
                 return Ok(End::Committed(at));
@@ -438,6 +439,9 @@ impl<'a> Attempt<'a> {
             }
             if start_ts < commit_ts {
                 if !request.is_pessimistic() {
+                    if mutant!("txn_writes_over_newer") {
+                        break;
+                    }
                     return Err(conflict(ConflictReason::Optimistic).into());
                 }
                 if mutation.pessimistic == PessimisticAction::DoConstraintCheck {
@@ -504,7 +508,11 @@ impl<'a> Attempt<'a> {
 
     /// The earliest commit that nobody who has read can miss.
     fn earliest_commit(&self, lock_min: TimeStamp, for_update_ts: TimeStamp) -> TimeStamp {
-        let seen = self.memory.max_ts().max(self.request.start_ts).max(for_update_ts);
+        let reads = match mutant!("txn_chooses_below_reads") {
+            true => TimeStamp::ZERO,
+            false => self.memory.max_ts(),
+        };
+        let seen = reads.max(self.request.start_ts).max(for_update_ts);
         TimeStamp(seen.0.saturating_add(1)).max(lock_min).max(self.request.min_commit_ts)
     }
 
@@ -545,7 +553,9 @@ impl<'a> Attempt<'a> {
             }
         }
         if self.mode != Mode::TwoPhase {
-            self.memory.publish(key, lock.clone());
+            if !mutant!("txn_lock_is_not_published") {
+                self.memory.publish(key, lock.clone());
+            }
             self.published.push(key.encoded().clone());
         }
         match self.mode {

@@ -1,6 +1,6 @@
 //! How a transaction ends on a key. Several commands come to it.
 
-use types::TimeStamp;
+use types::{TimeStamp, marks::mutant};
 
 use crate::{
     changes::Changes,
@@ -20,7 +20,7 @@ pub(super) fn commit_lock(
     lock: Lock,
     commit_ts: TimeStamp,
 ) -> Result<()> {
-    if commit_ts < lock.min_commit_ts {
+    if commit_ts < lock.min_commit_ts && !mutant!("txn_commits_before_its_minimum") {
         return Err(KeyError::CommitTsExpired {
             start_ts: lock.start_ts,
             attempted_commit_ts: commit_ts,
@@ -103,6 +103,9 @@ fn put_rollback(
     overlapped: Option<Write>,
     is_protected: bool,
 ) {
+    if mutant!("txn_rollback_leaves_no_record") {
+        return;
+    }
     let record = match overlapped {
         None => Write::rollback(start_ts, is_protected),
         Some(write) => Write { has_overlapped_rollback: true, ..write },

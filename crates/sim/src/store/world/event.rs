@@ -12,11 +12,11 @@ use raftstore::{
     split_check::SplitJob,
     store::{Request, RequestKind, Token},
 };
-use types::{Bytes, PeerId, Region, RegionId};
+use types::{Bytes, PeerId, Region, RegionId, TimeStamp};
 
 use crate::{
     hash::mix,
-    store::{Action, machine::Answer},
+    store::{Action, machine::Answer, txn::TxnCall},
     world::MachineId,
 };
 
@@ -40,6 +40,19 @@ pub(super) enum Event {
         region_id: RegionId,
         to: PeerId,
         arrived: bool,
+    },
+    /// A request of a transaction.
+    Txn {
+        machine: MachineId,
+        call: Box<TxnCall>,
+    },
+    /// A leader asks the scheduler for a timestamp, or gets it, for a request of a transaction.
+    MaxTs {
+        machine: MachineId,
+        life: u64,
+        id: u64,
+        term: u64,
+        ts: Option<TimeStamp>,
     },
     /// The scheduler answers what it knows of a region.
     RegionKnown {
@@ -125,11 +138,12 @@ impl Event {
             | Event::MakeSnapshot { machine, life, .. }
             | Event::LeaseRead { machine, life, .. }
             | Event::CheckSplit { machine, life, .. }
+            | Event::MaxTs { machine, life, .. }
             | Event::Read { machine, life, .. } => Some((machine, Some(life))),
             Event::Message { to, .. } => Some((to, None)),
-            Event::Request { machine, .. } | Event::RegionKnown { machine, .. } => {
-                Some((machine, None))
-            }
+            Event::Request { machine, .. }
+            | Event::Txn { machine, .. }
+            | Event::RegionKnown { machine, .. } => Some((machine, None)),
             Event::Thaw { .. } | Event::Action(_) => None,
         }
     }
@@ -152,6 +166,8 @@ impl Event {
             Event::LeaseRead { request, .. } => (13, request.token.0),
             Event::CheckSplit { job, .. } => (14, job.region_id.0),
             Event::RegionKnown { region, .. } => (15, region.id.0),
+            Event::Txn { call, .. } => (16, call.token.0),
+            Event::MaxTs { id, .. } => (17, *id),
         }
     }
 }

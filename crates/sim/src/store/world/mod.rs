@@ -8,27 +8,30 @@
 mod event;
 mod network;
 mod reads;
+mod txns;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use engine::Engine;
 use raftstore::{
     Error, RegionReport,
     apply::Task,
-    snapshot::Descriptor,
+    snapshot::{Descriptor, Pairs},
     split_check::{KeyForm, SplitJob},
     store::{Input, Output, Request, RequestKind, Response, Token, bootstrap},
 };
 use runtime::Rng;
-use types::{Bytes, KeyRange, Region, RegionError, RegionId, StoreId};
+use types::{Bytes, KeyRange, Region, RegionError, RegionId, StoreId, TimeStamp};
 
 use self::event::Event;
+pub(super) use self::txns::Executor;
 use super::{
     Action,
     judge::{Judge, pairs},
     machine::{Answer, Disks, Process},
     options::Options,
+    txn::{TxnAnswer, TxnCall, TxnRequest},
 };
 use crate::{
     hash::mix,
@@ -55,6 +58,8 @@ pub(super) enum Fate {
     Error(RegionError),
     /// There was nobody: it was not even heard.
     Unheard,
+    /// What came of a request of a transaction.
+    Txn(Box<TxnAnswer>),
 }
 
 /// What a store tells the scheduler.
@@ -118,6 +123,12 @@ pub(super) struct World {
     answers: Vec<(Token, Fate)>,
     /// What reads want to see.
     wanted: BTreeMap<Token, KeyRange>,
+    /// What reads of transactions want to see.
+    pub(super) txn_reads: BTreeMap<Token, TxnRequest>,
+    /// What stores have said of what transactions have proposed, and nobody has taken yet.
+    pub(super) txn_replied: VecDeque<(MachineId, Token, Result<(), RegionError>)>,
+    /// The last timestamp that was given out.
+    last_timestamp: TimeStamp,
     /// What stores tell the scheduler.
     pub(super) news: Vec<News>,
     /// Reads that were answered from a lease.
@@ -156,6 +167,9 @@ impl World {
             trace: Trace::new(text),
             answers: Vec::new(),
             wanted: BTreeMap::new(),
+            txn_reads: BTreeMap::new(),
+            txn_replied: VecDeque::new(),
+            last_timestamp: TimeStamp::ZERO,
             news: Vec::new(),
             lease_reads: 0,
             ended: Vec::new(),
@@ -237,8 +251,31 @@ impl World {
         self.queue.schedule(self.now + delay, event);
     }
 
-    fn answer(&mut self, token: Token, fate: Fate) {
+    /// A request of a transaction reaches a store after `delay`.
+    pub(super) fn txn_request(&mut self, delay: Time, store: StoreId, call: TxnCall) {
+        match self.machine_of(store) {
+            Some(machine) => {
+                let call = Box::new(call);
+                self.queue.schedule(self.now + delay, Event::Txn { machine, call });
+            }
+            None => self.answer(call.token, Fate::Unheard),
+        }
+    }
+
+    fn schedule_event(&mut self, delay: Time, event: Event) {
+        self.queue.schedule(self.now + delay, event);
+    }
+
+    /// A timestamp of the scheduler: later than all before, and about what its clock shows.
+    pub(super) fn timestamp(&mut self) -> TimeStamp {
+        let now = TimeStamp::compose(self.now / 1_000, 0);
+        self.last_timestamp = now.max(TimeStamp(self.last_timestamp.0 + 1));
+        self.last_timestamp
+    }
+
+    pub(super) fn answer(&mut self, token: Token, fate: Fate) {
         self.wanted.remove(&token);
+        self.txn_reads.remove(&token);
         self.trace.note(token.0);
         self.trace.line(self.now, || format!("  {token:?} {fate:?}"));
         self.answers.push((token, fate));
@@ -371,6 +408,7 @@ impl World {
             }
             event => self.happen(event),
         }
+        self.txn_replies();
         None
     }
 
@@ -458,6 +496,13 @@ impl World {
                         _ => self.input(machine, Input::Request(*request)),
                     }
                 }
+            }
+            Event::Txn { machine, call } => {
+                self.trace.line(self.now, || format!("m{machine} is asked {call:?}"));
+                self.txn_arrives(machine, *call);
+            }
+            Event::MaxTs { machine, id, term, ts, .. } => {
+                self.max_ts_comes(machine, (id, term), ts);
             }
             Event::LeaseRead { machine, request, moment, snapshot, .. } => {
                 self.read_by_lease(machine, *request, moment, &*snapshot);
@@ -564,6 +609,7 @@ impl World {
                     }
                 }
                 Output::Reply { token, result } => {
+                    let Some(result) = self.is_txn_reply(machine, token, result) else { continue };
                     let fate = match result {
                         Ok(Response::Written(before)) => Fate::Written(before),
                         Ok(Response::Changed(regions)) => Fate::Done(regions),
@@ -601,9 +647,14 @@ impl World {
 
     /// The pairs of a range in the engine of a machine.
     pub(super) fn content(&self, machine: MachineId, range: &KeyRange) -> Vec<(Bytes, Bytes)> {
+        let stored = self.stored(machine, range);
+        stored.into_iter().map(|(_, key, value)| (key, value)).collect()
+    }
+
+    /// The same, with their column families.
+    pub(super) fn stored(&self, machine: MachineId, range: &KeyRange) -> Pairs {
         let snapshot = self.machines[machine].disks.engine.snapshot();
-        let snapshot = snapshot.expect("the memory engine has snapshots");
-        pairs(&*snapshot, range).into_iter().map(|(_, key, value)| (key, value)).collect()
+        pairs(&*snapshot.expect("the memory engine has snapshots"), range)
     }
 
     /// What each store believes, a line for each peer.

@@ -3,9 +3,10 @@
 use engine::{Engine, Snapshot};
 use raftstore::{
     shell::Moment,
+    snapshot::Pairs,
     store::{Input, Request, Token, check_read},
 };
-use types::RegionId;
+use types::{Bytes, Cf, RegionId};
 
 use super::{Event, Fate, World};
 use crate::{
@@ -60,11 +61,15 @@ impl World {
             }
             return;
         };
+        if let Some(wanted) = self.txn_reads.get(&request.token) {
+            let answer = World::txn_reads(wanted, snapshot);
+            self.lease_reads += 1;
+            return self.answer(request.token, Fate::Txn(Box::new(answer)));
+        }
         let Some(wanted) = self.wanted.get(&request.token).cloned() else { return };
         self.lease_reads += 1;
         let seen = pairs(snapshot, &wanted.intersect(&range));
-        let seen = seen.into_iter().map(|(_, key, value)| (key, value)).collect();
-        self.answer(request.token, Fate::Read(seen));
+        self.answer(request.token, Fate::Read(raw(seen)));
     }
 
     /// The order of every reader: the engine's snapshot first, then the region in it.
@@ -78,18 +83,32 @@ impl World {
         if slot.process.is_none() {
             return;
         }
-        let Some(wanted) = self.wanted.get(&token).cloned() else { return };
+        let txn = self.txn_reads.get(&token);
+        let wanted = self.wanted.get(&token).cloned();
+        if txn.is_none() && wanted.is_none() {
+            return;
+        }
         let snapshot = slot.disks.engine.snapshot().expect("the memory engine has snapshots");
         let fate = match check_read(&*snapshot, region_id, version, term) {
+            Ok(_) if let Some(request) = txn => {
+                Fate::Txn(Box::new(World::txn_reads(request, &*snapshot)))
+            }
             Ok(region) => {
+                let wanted = wanted.unwrap_or_default();
                 // What lies outside of the region is not this read's to see.
                 let range = wanted.intersect(&region.range);
                 let seen = pairs(&*snapshot, &range);
-                Fate::Read(seen.into_iter().map(|(_, key, value)| (key, value)).collect())
+                Fate::Read(raw(seen))
             }
             Err(Ok(error)) => Fate::Error(error),
             Err(Err(error)) => return self.fatal(machine, &error, "an engine can be read"),
         };
         self.answer(token, fate);
     }
+}
+
+/// The pairs that clients without transactions have written.
+fn raw(pairs: Pairs) -> Vec<(Bytes, Bytes)> {
+    let raw = pairs.into_iter().filter(|(cf, ..)| *cf == Cf::Default);
+    raw.map(|(_, key, value)| (key, value)).collect()
 }
