@@ -505,10 +505,6 @@ impl TxnClients {
                 self.leave(number);
             }
             (Step::Commit(_), TxnAnswer::Refused(_)) => self.leave(number),
-            (Step::Rollback, TxnAnswer::Done) => {
-                thread.record.end = End::Aborted;
-                self.leave(number);
-            }
             (_, TxnAnswer::Refused(error)) => {
                 let error = error.clone();
                 self.meets(number, &error);
@@ -525,8 +521,11 @@ impl TxnClients {
                 let met = (**lock).clone();
                 thread.resolving = Some(Resolving::Status { met, two_phases: false });
             }
-            // Not all is prewritten, so that nobody can have committed it. The others' locks are left.
-            (_, Step::Prewrite(_)) => thread.step = Step::Rollback,
+            // Not all is prewritten, so that nobody can have committed it: its user is told so now. The others' locks are left.
+            (_, Step::Prewrite(_)) => {
+                thread.record.end = End::Aborted;
+                thread.step = Step::Rollback;
+            }
             _ => self.leave(number),
         }
     }

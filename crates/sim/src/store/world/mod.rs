@@ -512,7 +512,8 @@ impl World {
                 if slot.process.is_none() {
                     return;
                 }
-                match job.run(&*slot.disks.engine, &self.options.store.split, KeyForm::Raw) {
+                // What clients without transactions write is no encoded key, and taken as it is.
+                match job.run(&*slot.disks.engine, &self.options.store.split, KeyForm::Encoded) {
                     Ok(found) => {
                         let SplitJob { region_id, epoch, .. } = job;
                         self.input(machine, Input::SplitChecked { region_id, epoch, found });
