@@ -33,7 +33,7 @@ use crate::{
     server::Process,
     service::{
         health::HealthService, kv::KvService, rpc_times::RpcTimes, tikv::TikvService,
-        tinykv::TinyKvService,
+        tinykv::TinyKvService, txn::OnMissing,
     },
     store_data::StoreData,
     transport::{self, StoreTransport},
@@ -177,11 +177,15 @@ impl StoreNode {
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
             let kv = KvService::new(storage.clone(), unreported, times.clone());
+            let on_missing = match config.compat.tinykv_commit_missing {
+                true => OnMissing::Succeed,
+                false => OnMissing::Fail,
+            };
             let mux = StoreMux {
                 tikv: TikvServer::new(TikvService::new(kv.clone(), process.phase()))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(usize::MAX),
-                tinykv: TinyKvServer::new(TinyKvService::new(kv))
+                tinykv: TinyKvServer::new(TinyKvService::new(kv, on_missing))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(usize::MAX),
                 health: HealthServer::new(HealthService::new(StoreMux::SERVICES, process.phase())),

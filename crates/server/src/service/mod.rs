@@ -12,4 +12,4 @@ pub(crate) mod refused;
 pub(crate) mod rpc_times;
 pub(crate) mod tikv;
 pub(crate) mod tinykv;
-mod txn;
+pub(crate) mod txn;

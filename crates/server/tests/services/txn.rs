@@ -1,6 +1,6 @@
 //! Transactions over the wire, by hand: what a client's two phases come to.
 
-use crate::common::{cluster, context, dial, tikv};
+use crate::common::{cluster, cluster_with, context, dial, tikv};
 use proto::{
     kvrpcpb::{
         self, CheckTxnStatusRequest, CommitRequest, GetRequest, Mutation, Op, PrewriteRequest,
@@ -209,4 +209,29 @@ async fn the_course_has_its_own_numbers() {
     };
     let status = client.kv_check_txn_status(status).await.unwrap().into_inner();
     assert_eq!(status.action(), kvrpcpb::Action::LockNotExistRollback);
+}
+
+#[tokio::test]
+async fn a_commit_of_what_was_never_prewritten_is_an_error_unless_the_course_is_to_be_pleased() {
+    for pleases in [false, true] {
+        let server =
+            cluster_with(ApiMode::V1, |config| config.compat.tinykv_commit_missing = pleases).await;
+        let context = context(&server, &key::encode(b"a")).await;
+        let commit = CommitRequest {
+            context: Some(context.clone()),
+            start_version: 10,
+            keys: vec!["a".into()],
+            commit_version: 11,
+            ..CommitRequest::default()
+        };
+        let mut course = TinyKvClient::new(dial(server.ready().store()).await);
+        let answer = course.kv_commit(commit.clone()).await.unwrap().into_inner();
+        assert_eq!((answer.error.is_none(), answer.region_error), (pleases, None));
+        let answer = tikv(&server).await.kv_commit(commit).await.unwrap().into_inner();
+        let error = answer.error.expect("TiKV's family knows no such switch");
+        assert!(error.txn_lock_not_found.is_some() && !error.retryable.is_empty(), "{error:?}");
+        // Nothing was written, in either case.
+        let mut txn = Txn { client: tikv(&server).await, context };
+        assert!(txn.get(u64::MAX, "a").await.not_found);
+    }
 }
