@@ -176,7 +176,7 @@ impl StoreNode {
 
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
-            let kv = KvService::new(storage.clone(), unreported, times.clone());
+            let kv = KvService::new(storage.clone(), told, unreported, times.clone());
             let on_missing = match config.compat.tinykv_commit_missing {
                 true => OnMissing::Succeed,
                 false => OnMissing::Fail,

@@ -4,7 +4,7 @@
 //! or the configuration of the store that applies it. Therefore a compare-and-swap carries the proposer's clock.
 
 use engine::Family;
-use types::{Bytes, Cf, KeyMode, KeyRange, Modify};
+use types::{Bytes, Cf, KeyMode, KeyRange, Modify, Region};
 
 /// What the queue counts for a change beside its bytes: the memory of its list entry, so that many small changes are
 /// bounded as well.
@@ -60,6 +60,8 @@ pub(crate) enum Answer {
     Swapped(Swapped),
     /// So many expired keys were removed.
     Removed(u64),
+    /// The region was changed, to these.
+    Changed(Vec<Region>),
     /// Nothing was written: a read may look at the data now.
     Readable,
 }

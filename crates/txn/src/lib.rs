@@ -33,7 +33,7 @@
 //! # This crate
 //!
 //! Records and their codecs ([`lock`], [`mod@write`]), point reads ([`reader`]), reads that mind locks ([`read`],
-//! [`scanner`]), and commands as functions over a snapshot ([`commands`]). Who runs them holds the [`Latches`] of
+//! [`scanner`]), reads that show everything ([`mvcc`]), and commands as functions over a snapshot ([`commands`]). Who runs them holds the [`Latches`] of
 //! their keys meanwhile. There is no clock here: every time is in a request.
 #![forbid(unsafe_code)]
 
@@ -47,6 +47,7 @@ mod last_change;
 mod latches;
 pub mod layout;
 pub mod lock;
+pub mod mvcc;
 pub mod read;
 pub mod reader;
 pub mod scanner;

@@ -21,6 +21,7 @@ use super::rpc_times::RpcTimes;
 use crate::{
     convert::{context, key_range, pair_to_proto},
     errors::{self, Answer},
+    placement::Placement,
     unreported::Unreported,
 };
 
@@ -32,15 +33,29 @@ const INLINE_SCAN_PAIRS: u32 = 128;
 #[derive(Clone, Debug)]
 pub(crate) struct KvService {
     storage: Storage,
+    placement: Placement,
     unreported: Unreported,
     times: RpcTimes,
 }
 
 impl KvService {
-    /// Serves `storage`. Callers count in `times` how long requests take. Answers that tell of a split wait until it is
-    /// not `unreported` any more.
-    pub(crate) fn new(storage: Storage, unreported: Unreported, times: RpcTimes) -> KvService {
-        KvService { storage, unreported, times }
+    /// Serves `storage`; the ids of new regions come from `placement`. Callers count in `times` how long requests take.
+    /// Answers that tell of a split wait until it is not `unreported` any more.
+    pub(crate) fn new(
+        storage: Storage,
+        placement: Placement,
+        unreported: Unreported,
+        times: RpcTimes,
+    ) -> KvService {
+        KvService { storage, placement, unreported, times }
+    }
+
+    pub(super) fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    pub(super) fn unreported(&self) -> &Unreported {
+        &self.unreported
     }
 
     pub(super) fn storage(&self) -> &Storage {

@@ -45,6 +45,8 @@ pub(crate) enum OnMissing {
 
 /// Locks that are resolved at once when a request names no keys.
 const RESOLVED_AT_ONCE: usize = 256;
+/// Locks that are listed from one snapshot, between which others get their turn.
+const LOCKS_LISTED_AT_ONCE: usize = 4096;
 
 impl KvService {
     pub(crate) async fn kv_get(&self, request: GetRequest) -> GetResponse {
@@ -345,13 +347,14 @@ impl KvService {
         if let Err(error) = self.storage().txn_raise(&range, version) {
             return ScanLockResponse::refused_by(error);
         }
+        // Clients take fewer than they asked for as the end of the region: nothing is cut short.
         let limit = match request.limit {
-            0 => limits::SCAN_PAIRS_MAX,
-            limit => (limit as usize).min(limits::SCAN_PAIRS_MAX),
+            0 => usize::MAX,
+            limit => limit as usize,
         };
         let mut response = ScanLockResponse::default();
         while response.locks.len() < limit {
-            let left = limit - response.locks.len();
+            let left = (limit - response.locks.len()).min(LOCKS_LISTED_AT_ONCE);
             let found =
                 self.storage().txn_locks(&context, &range, |lock| lock.start_ts <= version, left);
             let (locks, next) = match self.known(found).await {
@@ -366,6 +369,7 @@ impl KvService {
                 Some(next) => range.start = next,
                 None => break,
             }
+            tokio::task::yield_now().await;
         }
         response
     }

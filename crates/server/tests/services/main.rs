@@ -8,3 +8,5 @@ mod pd_http;
 mod placement;
 mod raw;
 mod txn;
+mod txn_ranges;
+mod txn_records;

@@ -10,20 +10,45 @@ use proto::{
     tinykv::kvrpc,
     tinykvpb::tiny_kv_client::TinyKvClient,
 };
+use server::Server;
 use tonic::transport::Channel;
 use types::{ApiMode, key};
 
-struct Txn {
-    client: TikvClient<Channel>,
-    context: kvrpcpb::Context,
+/// A client that has found its region.
+pub(crate) struct Txn {
+    pub(crate) client: TikvClient<Channel>,
+    pub(crate) context: kvrpcpb::Context,
 }
 
-fn mutation(op: Op, key: &'static str, value: &'static str) -> Mutation {
+pub(crate) fn mutation(op: Op, key: &'static str, value: &'static str) -> Mutation {
     Mutation { op: op.into(), key: key.into(), value: value.into(), ..Mutation::default() }
 }
 
 impl Txn {
-    async fn prewrite(&mut self, start: u64, mutations: Vec<Mutation>) -> Vec<kvrpcpb::KeyError> {
+    /// A client of the region that has the user's `key`.
+    pub(crate) async fn at(server: &Server, key: &[u8]) -> Txn {
+        let context = context(server, &key::encode(key)).await;
+        Txn { client: tikv(server).await, context }
+    }
+
+    /// Sets keys in a transaction.
+    pub(crate) async fn put(
+        &mut self,
+        start: u64,
+        commit: u64,
+        keys: &[&'static str],
+        value: &'static str,
+    ) {
+        let mutations = keys.iter().map(|key| mutation(Op::Put, key, value)).collect();
+        assert_eq!(self.prewrite(start, mutations).await, []);
+        assert_eq!(self.commit(start, commit, keys).await.error, None);
+    }
+
+    pub(crate) async fn prewrite(
+        &mut self,
+        start: u64,
+        mutations: Vec<Mutation>,
+    ) -> Vec<kvrpcpb::KeyError> {
         let request = PrewriteRequest {
             context: Some(self.context.clone()),
             primary_lock: mutations[0].key.clone(),
@@ -37,7 +62,7 @@ impl Txn {
         answer.errors
     }
 
-    async fn commit(
+    pub(crate) async fn commit(
         &mut self,
         start: u64,
         commit: u64,
@@ -53,13 +78,13 @@ impl Txn {
         self.client.kv_commit(request).await.unwrap().into_inner()
     }
 
-    async fn get(&mut self, version: u64, key: &'static str) -> kvrpcpb::GetResponse {
+    pub(crate) async fn get(&mut self, version: u64, key: &'static str) -> kvrpcpb::GetResponse {
         let context = Some(self.context.clone());
         let request = GetRequest { context, key: key.into(), version, ..GetRequest::default() };
         self.client.kv_get(request).await.unwrap().into_inner()
     }
 
-    async fn scan(&mut self, version: u64) -> Vec<kvrpcpb::KvPair> {
+    pub(crate) async fn scan(&mut self, version: u64) -> Vec<kvrpcpb::KvPair> {
         let context = Some(self.context.clone());
         let request = ScanRequest { context, limit: 10, version, ..ScanRequest::default() };
         self.client.kv_scan(request).await.unwrap().into_inner().pairs

@@ -227,12 +227,7 @@ impl Storage {
         filter: impl Fn(&Lock) -> bool,
         limit: usize,
     ) -> Result<(Vec<(Bytes, Lock)>, Option<Bytes>)> {
-        let ctx = &RequestContext { replica_read: false, ..*ctx };
-        self.inner().checks().layout.check_txn(ctx.api_version, &[])?;
-        let (snapshot, region) = match self.view()?.region(ctx) {
-            Err(Error::LeaseLapsed) => self.view_by_index(ctx).await?.region(ctx)?,
-            view => view?,
-        };
+        let (snapshot, region) = self.txn_snapshot(ctx).await?;
         let range = range.intersect(&user_range(&region));
         txn::find_locks(&*snapshot, &range, filter, limit).map_err(|error| self.txn_error(error))
     }
@@ -271,7 +266,7 @@ impl Storage {
         Ok(())
     }
 
-    fn txn_error(&self, error: txn::Error) -> Error {
+    pub(super) fn txn_error(&self, error: txn::Error) -> Error {
         let error = match error {
             txn::Error::Engine(error) => error,
             other => engine::Error::Corrupt {

@@ -1,9 +1,11 @@
 //! What owns threads, waits and reads clocks in this crate.
 
 mod executor;
+mod inspect;
 mod latched;
 mod proposal;
 mod replicated;
+mod split;
 mod storage;
 mod view;
 mod writer;

@@ -59,6 +59,8 @@ pub trait FromAnswer: sealed::Sealed + Sized {}
 impl<T: sealed::Sealed> FromAnswer for T {}
 
 mod sealed {
+    use types::Region;
+
     use super::{Answer, Swapped};
 
     /// Turns the queue's answer into the caller's.
@@ -79,6 +81,13 @@ mod sealed {
     impl Sealed for Swapped {
         fn from_answer(answer: Answer) -> Option<Swapped> {
             if let Answer::Swapped(swapped) = answer { Some(swapped) } else { None }
+        }
+    }
+
+    #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
+    impl Sealed for Vec<Region> {
+        fn from_answer(answer: Answer) -> Option<Vec<Region>> {
+            if let Answer::Changed(regions) = answer { Some(regions) } else { None }
         }
     }
 

@@ -221,6 +221,11 @@ impl Replicated {
         slot
     }
 
+    /// Has a region cut.
+    pub(super) fn ask_split(&self, region: &Region, kind: RequestKind, ticket: Ticket) {
+        self.handle.0.ask(region.id, region.epoch, kind, ticket);
+    }
+
     /// What is applied now, and the term in which what is decided by it may be proposed. `None`: this peer does not lead,
     /// or has not applied everything that earlier leaders have left.
     pub(super) fn to_decide_on(
@@ -314,7 +319,8 @@ impl Waiter<Answer> for Ticket {
             self,
             match result {
                 Ok(Response::Written(answer)) => Ok(answer),
-                Ok(Response::Changed(_) | Response::Begun) => Ok(Answer::Done),
+                Ok(Response::Changed(regions)) => Ok(Answer::Changed(regions)),
+                Ok(Response::Begun) => Ok(Answer::Done),
                 Err(error) => Err(error.into()),
             },
         )

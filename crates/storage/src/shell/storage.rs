@@ -89,7 +89,7 @@ pub(super) struct Inner {
 type Decidable = (Arc<dyn Snapshot>, Option<u64>);
 
 /// Who writes.
-enum Backend {
+pub(super) enum Backend {
     Standalone { writer: Arc<Writer>, commits: Commits, thread: Mutex<Option<JoinHandle<()>>> },
     Replicated(Box<Replicated>),
 }
@@ -414,6 +414,10 @@ impl Storage {
 }
 
 impl Inner {
+    pub(super) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
     pub(super) fn checks(&self) -> &Checks {
         &self.checks
     }

@@ -11,6 +11,7 @@ mod check_secondary_locks;
 mod check_txn_status;
 mod cleanup;
 mod commit;
+mod delete_keys;
 mod gc;
 mod heart_beat;
 mod pessimistic_lock;
@@ -30,6 +31,7 @@ pub use self::{
     check_txn_status::{CheckTxnStatus, TtlRule, TxnAction, TxnStatus},
     cleanup::Cleanup,
     commit::Commit,
+    delete_keys::DeleteKeys,
     gc::Gc,
     heart_beat::TxnHeartBeat,
     pessimistic_lock::{
