@@ -191,6 +191,8 @@ pub(crate) fn key_error(error: KeyError) -> kvrpcpb::KeyError {
         | KeyError::PessimisticLockRolledBack { .. }
         | KeyError::Committed { .. }
         | KeyError::RolledBack { .. }
+        | KeyError::BelowSafePoint { .. }
+        | KeyError::InTheFuture { .. }
         | KeyError::InvalidRequest(_) => out.abort = text,
     }
     out

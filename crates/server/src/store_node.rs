@@ -36,8 +36,10 @@ use crate::{
         tinykv::TinyKvService, txn::OnMissing,
     },
     store_data::StoreData,
+    timer,
     transport::{self, StoreTransport},
     unreported::Unreported,
+    version_gc,
 };
 
 /// Keys that one step of the search for expired keys looks at, between which it makes room for others.
@@ -164,7 +166,7 @@ impl StoreNode {
                 Box::new(move |order| orders.carry_out(order))
             },
         };
-        let told = placement.clone();
+        let (told, gc_placement) = (placement.clone(), placement.clone());
         let heartbeats = Heartbeats::start(placement, reporting, process, tasks);
         let _ = events.told.set(Told { heartbeats, orders, raft: raft.clone() });
         // What was said before nobody has heard.
@@ -201,6 +203,12 @@ impl StoreNode {
             let router = http::status::router(probes, config.clone(), storage.clone());
             tasks.spawn(listen::serve(listener, Protocol::Any, HttpMux(router), process.phase()));
         }
+        tasks.spawn(version_gc::run(
+            storage.clone(),
+            gc_placement,
+            config.gc.poll_safe_point_interval,
+            process.clone(),
+        ));
         if config.storage.api.has_ttl() {
             tasks.spawn(sweep(
                 storage.clone(),
@@ -422,17 +430,9 @@ impl Reported {
     }
 }
 
-/// A timer whose first tick is one interval away.
-fn ticks(interval: Duration) -> tokio::time::Interval {
-    let interval = interval.max(Duration::from_millis(1));
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks
-}
-
 /// Looks for expired keys every `interval` and removes them, a few at a time.
 async fn sweep(storage: Storage, interval: Duration, process: Process) {
-    let mut tick = ticks(interval);
+    let mut tick = timer::ticks(interval);
     loop {
         tokio::select! {
             _ = tick.tick() => {}

@@ -29,6 +29,7 @@ mod machine;
 mod raw;
 mod read;
 mod regions;
+mod safe_point;
 mod shell;
 mod statistics;
 mod value;
@@ -40,7 +41,7 @@ pub use identity::{Identity, StoreIdent};
 pub use key_mode::{KeyModeLatch, Latching};
 pub use read::{Checksum, KvPair, RawBatchScan, RawScan};
 pub use shell::{
-    Asking, Commits, Proposal, RaftHandle, Replication, Storage, StorageOptions, Timestamps, View,
-    Wanted, user_range,
+    Asking, Commits, Proposal, RaftHandle, Replication, Storage, StorageOptions, Timestamps,
+    VersionCollection, View, Wanted, user_range,
 };
 pub use statistics::Statistics;

@@ -37,6 +37,9 @@ pub(crate) fn collect(
     safe_point: TimeStamp,
     limit: usize,
 ) -> Result<bool> {
+    if limit <= changes.len() {
+        return Ok(false);
+    }
     let mut iter = snapshot.iter(Family::Write, &key.versions())?;
     let mut found = iter.seek(&key.at(safe_point))?;
     let mut garbage = Garbage::default();

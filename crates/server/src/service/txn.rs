@@ -344,8 +344,10 @@ impl KvService {
         let context = context(request.context.as_ref());
         let version = TimeStamp(request.max_version);
         let mut range = KeyRange { start: request.start_key, end: request.end_key };
-        if let Err(error) = self.storage().txn_raise(&range, version) {
-            return ScanLockResponse::refused_by(error);
+        match self.storage().txn_raise(&range, version).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return ScanLockResponse::refused_by(error),
+            Err(error) => return ScanLockResponse::failed(&error),
         }
         // Clients take fewer than they asked for as the end of the region: nothing is cut short.
         let limit = match request.limit {

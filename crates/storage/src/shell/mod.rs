@@ -7,6 +7,8 @@ mod proposal;
 mod replicated;
 mod split;
 mod storage;
+mod ts_limit;
+mod versions;
 mod view;
 mod writer;
 
@@ -14,4 +16,5 @@ pub use executor::{Asking, Timestamps, Wanted, user_range};
 pub use proposal::Proposal;
 pub use replicated::{RaftHandle, Replication};
 pub use storage::{Commits, Storage, StorageOptions};
+pub use versions::VersionCollection;
 pub use view::View;

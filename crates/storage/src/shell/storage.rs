@@ -25,8 +25,10 @@ use crate::{
     identity,
     key_mode::KeyModeCell,
     layout::Layout,
+    machine::CommandMachine,
     raw::{Checks, Routed},
     regions::{Access, Regions},
+    safe_point::SafePoint,
 };
 
 /// Who commits groups of writes.
@@ -113,11 +115,14 @@ impl Storage {
         let ident = identity.ident;
         let layout = Layout::new(ident.api);
         let key_mode = KeyModeCell::recorded(identity.key_mode);
+        let safe_point = SafePoint::default();
+        safe_point.raise(raftstore::state::newest_safe_point(&*engine.snapshot()?)?);
         let (backend, regions) = match options.replication {
             Some(replication) => {
                 let has_latch = options.latch.is_some();
+                let machine = CommandMachine { api: ident.api, safe_point: safe_point.clone() };
                 let replicated =
-                    Replicated::start(&ident, engine, clock, key_mode, has_latch, replication)?;
+                    Replicated::start(machine, engine, clock, key_mode, has_latch, replication)?;
                 let regions = Regions::live(ident.store_id, replicated.handle.views().clone());
                 (Backend::Replicated(Box::new(replicated)), regions)
             }
@@ -136,7 +141,7 @@ impl Storage {
             checks: Checks { layout, regions },
             backend,
             latch: options.latch,
-            executor: Executor::new(options.timestamps),
+            executor: Executor::new(options.timestamps, safe_point),
             sweep: Mutex::new(None),
         };
         Ok(Storage { inner: Arc::new(inner) })
@@ -574,7 +579,7 @@ impl Backend {
         }
     }
 
-    fn clock(&self) -> &Arc<dyn Clock> {
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
         match self {
             Backend::Standalone { writer, .. } => &writer.clock,
             Backend::Replicated(replicated) => &replicated.clock,

@@ -72,6 +72,21 @@ pub trait Command {
         None
     }
 
+    /// The transaction that it lets begin on its keys: what was known of it there may be forgotten below the GC safe point.
+    fn begins_at(&self) -> Option<TimeStamp> {
+        None
+    }
+
+    /// The latest timestamp that its sender claims to have from the scheduler, if it is to be believed.
+    fn latest_ts(&self) -> Option<TimeStamp> {
+        self.raises_max_ts()
+    }
+
+    /// Its changes remove what reads below this would need.
+    fn collects_below(&self) -> Option<TimeStamp> {
+        None
+    }
+
     /// Whether it may be given a commit timestamp: then `max_ts` must not be below what any earlier leader has let be read.
     fn needs_max_ts(&self) -> bool {
         false
