@@ -424,3 +424,6 @@ impl<M: Machine> Applier<M> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

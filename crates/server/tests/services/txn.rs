@@ -1,11 +1,12 @@
 //! Transactions over the wire, by hand: what a client's two phases come to.
 
-use crate::common::{cluster, cluster_with, context, dial, tikv};
+use crate::common::{cluster, cluster_with, context, dial, header, pd, tikv};
 use proto::{
     kvrpcpb::{
         self, CheckTxnStatusRequest, CommitRequest, GetRequest, Mutation, Op, PrewriteRequest,
         ResolveLockRequest, ScanLockRequest, ScanRequest,
     },
+    pdpb,
     tikvpb::tikv_client::TikvClient,
     tinykv::kvrpc,
     tinykvpb::tiny_kv_client::TinyKvClient,
@@ -160,7 +161,7 @@ async fn what_a_client_has_left_is_resolved() {
     let resolved = txn.client.kv_resolve_lock(resolve).await.unwrap().into_inner();
     assert_eq!((resolved.region_error, resolved.error), (None, None));
     assert!(txn.client.kv_scan_lock(scan()).await.unwrap().into_inner().locks.is_empty());
-    assert!(txn.get(u64::MAX - 1, "b").await.not_found);
+    assert!(txn.get(5001 << 18, "b").await.not_found);
     // It comes too late.
     let late = txn.prewrite(start, vec![mutation(Op::Put, "a", "1")]).await;
     assert!(late[0].conflict.is_some(), "{late:?}");
@@ -171,7 +172,10 @@ async fn one_phase_and_asynchronous_commits_get_a_timestamp_above_every_read() {
     let server = cluster(ApiMode::V1).await;
     let context = context(&server, &key::encode(b"a")).await;
     let mut txn = Txn { client: tikv(&server).await, context: context.clone() };
-    let read_at = u64::MAX - 1000;
+    // Later than anything that was given out, but not by much.
+    let asked = pdpb::GetMinTsRequest { header: header(&server) };
+    let now = pd(&server).await.get_min_ts(asked).await.unwrap().into_inner().timestamp.unwrap();
+    let read_at = ((now.physical + 30_000) as u64) << 18;
     assert!(txn.get(read_at, "a").await.not_found);
     let request = |key: &'static str, try_one_pc| PrewriteRequest {
         context: Some(context.clone()),
