@@ -115,7 +115,7 @@ fn one(key: &Bytes) -> KeyRange {
 
 fn info(records: mvcc::KeyRecords) -> MvccInfo {
     MvccInfo {
-        lock: records.lock.map(|lock| lock_info(lock).into()),
+        lock: records.lock.map(lock_info),
         writes: records.writes.into_iter().map(write_info).collect(),
         values: records
             .values

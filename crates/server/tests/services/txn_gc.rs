@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::{
     kvrpcpb::{
-        BatchGetRequest, GcRequest, MvccGetByKeyRequest, Op, PrewriteRequest, ScanLockRequest,
+        self, BatchGetRequest, GcRequest, MvccGetByKeyRequest, Op, PrewriteRequest, ScanLockRequest,
     },
     pdpb,
 };
@@ -123,6 +123,35 @@ async fn a_store_that_starts_again_knows_its_safe_point_without_the_scheduler() 
     let refused = txn.get(24, "a").await.error.unwrap();
     assert!(refused.abort.contains(TOO_OLD), "{refused:?}");
     assert_eq!(txn.get(25, "a").await.value, "2");
+}
+
+#[tokio::test]
+async fn versions_go_in_v2_and_raw_data_stay() {
+    const KEY: &str = "x\0\0\0a";
+    let server = cluster_with(ApiMode::V2, often).await;
+    let mut raw = Txn::at(&server, b"r\0\0\0a").await;
+    raw.context.api_version = kvrpcpb::ApiVersion::V2.into();
+    let put = kvrpcpb::RawPutRequest {
+        context: Some(raw.context.clone()),
+        key: "r\0\0\0a".into(),
+        value: "raw".into(),
+        cf: "write".into(),
+        ..Default::default()
+    };
+    assert_eq!(raw.client.raw_put(put.clone()).await.unwrap().into_inner().error, "");
+    let mut txn = Txn::at(&server, KEY.as_bytes()).await;
+    txn.context.api_version = kvrpcpb::ApiVersion::V2.into();
+    txn.put(10, 11, &[KEY], "1").await;
+    txn.put(20, 21, &[KEY], "2").await;
+    set_safe_point(&server, 25).await;
+    while versions(&mut txn, KEY).await != [21] {}
+    let get = kvrpcpb::RawGetRequest {
+        context: put.context,
+        key: put.key,
+        cf: put.cf,
+        ..Default::default()
+    };
+    assert_eq!(raw.client.raw_get(get).await.unwrap().into_inner().value, "raw");
 }
 
 #[tokio::test]
