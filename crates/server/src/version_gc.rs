@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use storage::{Storage, VersionCollection};
-use types::TimeStamp;
+use types::{ApiMode, TimeStamp};
 
-use crate::{listen, placement::Placement, server::Process, timer};
+use crate::{
+    listen,
+    placement::{Placement, PlacementError},
+    server::Process,
+    timer,
+};
 
 /// Asks for the safe point every `interval`, and removes what nobody needs under it. Ends when the process drains.
 ///
@@ -34,6 +39,10 @@ pub(crate) async fn run(
         if safe_point <= done {
             continue;
         }
+        if let Err(error) = learn_key_mode(&storage, &placement).await {
+            tracing::debug!(%error, code = %error.code, "the scheduler does not say the key mode");
+            continue;
+        }
         let mut pass = VersionCollection::new(&storage, safe_point);
         let mut keys = 0;
         while !pass.is_finished() {
@@ -54,4 +63,15 @@ pub(crate) async fn run(
             tracing::info!(%safe_point, keys, "old versions were removed");
         }
     }
+}
+
+/// A store whose regions came from others may not know that they hold transactional data.
+async fn learn_key_mode(storage: &Storage, placement: &Placement) -> Result<(), PlacementError> {
+    if storage.ident().api == ApiMode::V1
+        && storage.key_mode().is_none()
+        && let Some(held) = placement.cluster_state().await?.key_mode
+    {
+        storage.learn_key_mode(held);
+    }
+    Ok(())
 }

@@ -145,12 +145,7 @@ async fn versions_go_in_v2_and_raw_data_stay() {
     txn.put(20, 21, &[KEY], "2").await;
     set_safe_point(&server, 25).await;
     while versions(&mut txn, KEY).await != [21] {}
-    let get = kvrpcpb::RawGetRequest {
-        context: put.context,
-        key: put.key,
-        cf: put.cf,
-        ..Default::default()
-    };
+    let get = kvrpcpb::RawGetRequest { context: put.context, key: put.key, cf: put.cf };
     assert_eq!(raw.client.raw_get(get).await.unwrap().into_inner().value, "raw");
 }
 
@@ -185,6 +180,11 @@ async fn a_timestamp_that_was_not_given_out_moves_nobody() {
         let refused = txn.client.kv_scan_lock(scan).await.unwrap().into_inner().error.unwrap();
         assert!(refused.abort.contains(FUTURE), "{refused:?}");
     }
+    // "The newest" is to read at, and not to write at.
+    let refused = txn.prewrite(u64::MAX, vec![mutation(Op::Put, "a", "1")]).await;
+    assert!(refused[0].abort.contains(FUTURE), "{refused:?}");
+    let refused = txn.commit(10, u64::MAX, &["a"]).await.error.unwrap();
+    assert!(refused.abort.contains(FUTURE), "{refused:?}");
     // The newest there is, and what the scheduler may have given out on another way.
     assert!(txn.get(u64::MAX, "a").await.not_found);
     assert!(txn.get(seconds(30), "a").await.not_found);

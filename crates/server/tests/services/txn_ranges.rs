@@ -103,7 +103,7 @@ async fn a_region_is_split_at_the_keys_of_users() {
     assert_eq!((answer.region_error.as_ref(), answer.errors.len()), (None, 0));
     assert_eq!(starts(&answer), [&b""[..], b"m", b"x"]);
     assert_eq!((&answer.left, &answer.right), (&None, &None), "there are three");
-    let version = |region: &proto::metapb::Region| region.region_epoch.clone().unwrap().version;
+    let version = |region: &proto::metapb::Region| region.region_epoch.unwrap().version;
     assert!(answer.regions.iter().all(|region| version(region) == 3), "{answer:?}");
     assert_eq!(answer.regions[0].id, before.region_id);
 
@@ -129,7 +129,7 @@ async fn a_region_is_split_at_the_keys_of_users() {
     assert_eq!(two.left.as_ref(), Some(&two.regions[0]));
     assert_eq!(two.right.as_ref(), Some(&two.regions[1]));
     let mut context = context(&server, &key::encode(b"x")).await;
-    context.region_epoch = two.regions[0].region_epoch.clone();
+    context.region_epoch = two.regions[0].region_epoch;
     let same = last.client.split_region(split(&context, &["x"])).await.unwrap().into_inner();
     assert_eq!(same.regions, [two.regions[0].clone()]);
     let outside = last.client.split_region(split(&context, &["a"])).await.unwrap().into_inner();

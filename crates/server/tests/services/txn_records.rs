@@ -73,7 +73,7 @@ fn info_of_a() -> MvccInfo {
         ..MvccWrite::default()
     };
     MvccInfo {
-        lock: Some(lock.into()),
+        lock: Some(lock),
         writes: vec![put(30, 40, "short"), put(10, 20, "")],
         values: vec![MvccValue { start_ts: 10, value: LONG.into() }],
     }

@@ -171,6 +171,11 @@ impl Storage {
         self.inner.backend.key_mode().get()
     }
 
+    /// The scheduler says what kind of data this cluster holds, which this store may not have found out by a write.
+    pub fn learn_key_mode(&self, held: KeyMode) {
+        self.inner.backend.key_mode().learn(held);
+    }
+
     /// The way in for other stores and the scheduler; `None` in the standalone form.
     pub fn raft(&self) -> Option<&RaftHandle> {
         match &self.inner.backend {

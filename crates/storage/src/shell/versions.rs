@@ -62,28 +62,36 @@ impl VersionCollection {
             return Ok(0);
         };
         let ctx = context(storage, &region, *api_version);
-        let (safe_point, part) = (self.safe_point, range.intersect(&user_range(&region)));
-        let looked = storage.txn_look(&ctx, |snapshot, _| {
-            find_garbage(snapshot, &part, safe_point, KEYS_AT_ONCE, LOOKED_AT_ONCE)
-        });
-        let (keys, next) = match looked.await {
-            Ok(found) => found,
-            Err(Error::Region(_)) => Default::default(),
+        let part = range.intersect(&user_range(&region));
+        let (removed, next) = match collect_page(storage, &ctx, &part, self.safe_point).await {
+            Ok((removed, next)) => (removed, next.unwrap_or(part.end)),
+            // It was cut: its pieces are looked at next.
+            Err(Error::Region(RegionError::EpochNotMatch { .. })) => return Ok(0),
+            Err(Error::Region(_)) => (0, part.end),
             Err(error) => return Err(error),
         };
-        let removed = keys.len();
-        let collected = collect(storage, &ctx, keys, safe_point).await;
-        // Behind the region, if it was looked at to its end or has to be given up.
-        match next.filter(|_| collected.is_ok()).unwrap_or(part.end) {
+        match next {
             end if end.is_empty() || end == range.end => drop(self.left.pop()),
             next => range.start = next,
         }
-        match collected {
-            Ok(()) => Ok(removed),
-            Err(Error::Region(_)) => Ok(0),
-            Err(error) => Err(error),
-        }
+        Ok(removed)
     }
+}
+
+/// Removes what can go of the first keys of `part`. Returns of how many, and where to go on in `part`.
+async fn collect_page(
+    storage: &Storage,
+    ctx: &RequestContext,
+    part: &KeyRange,
+    safe_point: TimeStamp,
+) -> Result<(usize, Option<Bytes>)> {
+    let looked = storage.txn_look(ctx, |snapshot, _| {
+        find_garbage(snapshot, part, safe_point, KEYS_AT_ONCE, LOOKED_AT_ONCE)
+    });
+    let (keys, next) = looked.await?;
+    let removed = keys.len();
+    collect(storage, ctx, keys, safe_point).await?;
+    Ok((removed, next))
 }
 
 /// Removes what can go of some keys, as many commands as it takes.

@@ -35,7 +35,7 @@ impl Command for Commit {
     }
 
     fn latest_ts(&self) -> Option<TimeStamp> {
-        super::latest(&[self.commit_ts])
+        super::latest_written([self.commit_ts])
     }
 
     fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<TimeStamp>> {

@@ -30,7 +30,7 @@ impl Command for Gc {
 
     /// From what was never given out nobody may read on: every read would be refused.
     fn latest_ts(&self) -> Option<TimeStamp> {
-        Some(self.safe_point.min(TimeStamp(u64::MAX - 1)))
+        super::latest_written([self.safe_point])
     }
 
     fn collects_below(&self) -> Option<TimeStamp> {

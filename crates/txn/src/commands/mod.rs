@@ -122,3 +122,8 @@ fn distinct(keys: &[Bytes]) -> impl Iterator<Item = Key> {
 fn latest(ts: &[TimeStamp]) -> Option<TimeStamp> {
     ts.iter().copied().filter(|&ts| ts != TimeStamp::MAX).max()
 }
+
+/// The latest of the timestamps by which something is written. "The newest" is none of them: nobody was given that.
+fn latest_written(ts: impl IntoIterator<Item = TimeStamp>) -> Option<TimeStamp> {
+    ts.into_iter().max().map(|ts| ts.min(TimeStamp(u64::MAX - 1)))
+}

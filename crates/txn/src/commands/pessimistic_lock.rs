@@ -112,7 +112,7 @@ impl Command for PessimisticLock {
     }
 
     fn latest_ts(&self) -> Option<TimeStamp> {
-        super::latest(&[self.start_ts, self.for_update_ts, self.min_commit_ts])
+        super::latest_written([self.start_ts, self.for_update_ts, self.min_commit_ts])
     }
 
     fn run(
