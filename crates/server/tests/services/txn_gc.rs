@@ -42,7 +42,7 @@ async fn some(txn: &mut Txn) {
     txn.put(12, 13, &["c"], "1").await;
     assert_eq!(txn.prewrite(14, vec![mutation(Op::Del, "c", "")]).await, []);
     assert_eq!(txn.commit(14, 15, &["c"]).await.error, None);
-    let rollback = proto::kvrpcpb::BatchRollbackRequest {
+    let rollback = kvrpcpb::BatchRollbackRequest {
         context: Some(txn.context.clone()),
         keys: vec!["d".into()],
         start_version: 16,

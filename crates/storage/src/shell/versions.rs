@@ -4,7 +4,9 @@
 //! latches of its keys, and proposed with the safe point, so that every replica removes the same and knows that it did.
 
 use txn::{commands::Gc, gc::find_garbage};
-use types::{ApiMode, ApiVersion, Bytes, KeyMode, KeyRange, Region, RequestContext, TimeStamp};
+use types::{
+    ApiMode, ApiVersion, Bytes, KeyMode, KeyRange, Region, RegionError, RequestContext, TimeStamp,
+};
 
 use super::{Storage, user_range};
 use crate::{Error, Result};
