@@ -18,7 +18,7 @@ use engine::{Engine, Family};
 use raft::{Snapshot, SnapshotMeta};
 use runtime::fs::{File, Fs};
 use types::{
-    Bytes, Cf, Region, RegionId,
+    Bytes, Cf, Region, RegionId, TimeStamp,
     codec::{self, DecodeError, RECORD_HEADER, Reader, Writer},
 };
 
@@ -49,6 +49,11 @@ pub trait SnapshotSource: fmt::Debug + Send {
     /// # Errors
     /// The file is damaged, or can't be read.
     fn next(&mut self) -> Result<Option<Pairs>>;
+
+    /// Below which timestamp versions may be missing.
+    fn safe_point(&self) -> TimeStamp {
+        TimeStamp::ZERO
+    }
 }
 
 /// What a snapshot is, without its data: the data of the Raft snapshot.
@@ -163,6 +168,7 @@ impl Snapshots {
         let mut header = Writer::new();
         header.u8(HEADER).u64(applied.index).u64(applied.term);
         put_region(&mut header, region);
+        header.u64(state::safe_point(snapshot, region.id)?.0);
         output.record(&header.finish())?;
         let mut total = 0u64;
         for cf in Cf::ALL {
@@ -197,13 +203,14 @@ impl Snapshots {
                 return Err(DecodeError::Invalid("first record"));
             }
             let applied = ApplyState { index: reader.u64()?, term: reader.u64()? };
-            Ok((applied, get_region(reader)?))
+            Ok((applied, get_region(reader)?, TimeStamp(reader.u64()?)))
         };
-        let (applied, region) = parse(&mut reader).map_err(|error| damaged(&path, error))?;
+        let (applied, region, safe_point) =
+            parse(&mut reader).map_err(|error| damaged(&path, error))?;
         if (applied, &region) != (descriptor.applied, &descriptor.region) {
             return Err(damaged(&path, DecodeError::Invalid("it is another snapshot")));
         }
-        Ok(Box::new(FileSource { input, pairs: 0 }))
+        Ok(Box::new(FileSource { input, pairs: 0, safe_point }))
     }
 
     /// What the file of a received snapshot says it is; `None` if there is no such file.
@@ -405,9 +412,14 @@ impl Input {
 struct FileSource {
     input: Input,
     pairs: u64,
+    safe_point: TimeStamp,
 }
 
 impl SnapshotSource for FileSource {
+    fn safe_point(&self) -> TimeStamp {
+        self.safe_point
+    }
+
     fn next(&mut self) -> Result<Option<Pairs>> {
         let payload = self.input.record()?;
         let mut reader = Reader::new(&payload);

@@ -10,7 +10,7 @@
 use engine::{Family, Snapshot, WriteBatch};
 use raft::{ConfState, HardState};
 use types::{
-    Bytes, KeyRange, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId, StoreId,
+    Bytes, KeyRange, Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId, StoreId, TimeStamp,
     codec::{self, DecodeError, Reader, Writer},
     key,
 };
@@ -21,6 +21,7 @@ const VERSION: u8 = 1;
 /// Kinds of region keys.
 const REGION_STATE: u8 = 1;
 const APPLY_STATE: u8 = 2;
+const SAFE_POINT: u8 = 3;
 
 /// Index and term at which the log of every new group begins. Above 0, so that a peer that was not there from the
 /// beginning begins with a snapshot, which says who the members are; 5 is the course's number.
@@ -104,6 +105,45 @@ pub fn apply_state(
         let state = ApplyState { index: reader.u64()?, term: reader.u64()? };
         reader.finish().map(|()| state)
     })
+}
+
+/// Adds to `batch` that versions of a region may have been removed which reads below `safe_point` would need.
+pub fn put_safe_point(batch: &mut WriteBatch, region: RegionId, safe_point: TimeStamp) {
+    let payload = Writer::new().u64(safe_point.0).finish();
+    batch.put(Family::Meta, meta_key(region, SAFE_POINT), record(&payload));
+}
+
+/// Adds to `batch` that there is nothing of which versions were removed.
+pub fn delete_safe_point(batch: &mut WriteBatch, region: RegionId) {
+    batch.delete(Family::Meta, meta_key(region, SAFE_POINT));
+}
+
+/// Below which timestamp versions of a region may have been removed; zero: none was.
+pub fn safe_point(snapshot: &dyn Snapshot, region: RegionId) -> Result<TimeStamp, engine::Error> {
+    let found = read(snapshot, &meta_key(region, SAFE_POINT), decode_safe_point)?;
+    Ok(found.unwrap_or(TimeStamp::ZERO))
+}
+
+/// The largest safe point of all regions.
+pub fn newest_safe_point(snapshot: &dyn Snapshot) -> Result<TimeStamp, engine::Error> {
+    let mut newest = TimeStamp::ZERO;
+    let mut iter = snapshot.iter(Family::Meta, &KeyRange::new(meta_key(RegionId(1), 0), ""))?;
+    let mut valid = iter.seek_to_first()?;
+    while valid {
+        if let Some((_, SAFE_POINT)) = split_meta_key(iter.key()) {
+            let found =
+                decode_safe_point(iter.value()).map_err(|error| damaged(iter.key(), error))?;
+            newest = newest.max(found);
+        }
+        valid = iter.next()?;
+    }
+    Ok(newest)
+}
+
+fn decode_safe_point(bytes: &[u8]) -> Result<TimeStamp, DecodeError> {
+    let mut reader = payload(bytes)?;
+    let safe_point = TimeStamp(reader.u64()?);
+    reader.finish().map(|()| safe_point)
 }
 
 /// The states of all regions, tombstones included, in the order of their ids.
@@ -304,6 +344,7 @@ mod tests {
     fn records_have_their_golden_bytes() {
         assert_eq!(&meta_key(RegionId(0x0102), REGION_STATE)[..], [0, 0, 0, 0, 0, 0, 1, 2, 1]);
         assert_eq!(&meta_key(RegionId(0x0102), APPLY_STATE)[..], [0, 0, 0, 0, 0, 0, 1, 2, 2]);
+        assert_eq!(&meta_key(RegionId(0x0102), SAFE_POINT)[..], [0, 0, 0, 0, 0, 0, 1, 2, 3]);
         let mut bytes = vec![2]; // tombstone
         bytes.extend([0, 0, 0, 0, 0, 0, 0, 7]); // region id
         bytes.extend([0, 0, 0, 1, b'a', 0, 0, 0, 2, b'b', b'c']); // bounds

@@ -67,12 +67,7 @@ pub(crate) fn assertion_level(level: kvrpcpb::AssertionLevel) -> AssertionLevel 
 
 /// A lock as clients get it.
 pub(crate) fn lock_to_proto(lock: LockInfo) -> kvrpcpb::LockInfo {
-    let kind = match lock.kind {
-        LockKind::Put => kvrpcpb::Op::Put,
-        LockKind::Delete => kvrpcpb::Op::Del,
-        LockKind::Lock => kvrpcpb::Op::Lock,
-        LockKind::Pessimistic => kvrpcpb::Op::PessimisticLock,
-    };
+    let kind = lock_kind(lock.kind);
     kvrpcpb::LockInfo {
         primary_lock: lock.primary,
         lock_version: lock.start_ts.0,
@@ -85,6 +80,16 @@ pub(crate) fn lock_to_proto(lock: LockInfo) -> kvrpcpb::LockInfo {
         min_commit_ts: lock.min_commit_ts.0,
         secondaries: lock.secondaries,
         ..kvrpcpb::LockInfo::default()
+    }
+}
+
+/// What a lock is for.
+pub(crate) fn lock_kind(kind: LockKind) -> kvrpcpb::Op {
+    match kind {
+        LockKind::Put => kvrpcpb::Op::Put,
+        LockKind::Delete => kvrpcpb::Op::Del,
+        LockKind::Lock => kvrpcpb::Op::Lock,
+        LockKind::Pessimistic => kvrpcpb::Op::PessimisticLock,
     }
 }
 
@@ -182,6 +187,8 @@ pub(crate) fn key_error(error: KeyError) -> kvrpcpb::KeyError {
         | KeyError::PessimisticLockRolledBack { .. }
         | KeyError::Committed { .. }
         | KeyError::RolledBack { .. }
+        | KeyError::BelowSafePoint { .. }
+        | KeyError::InTheFuture { .. }
         | KeyError::InvalidRequest(_) => out.abort = text,
     }
     out

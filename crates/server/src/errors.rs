@@ -161,8 +161,22 @@ answers_with_text!(
     kvrpcpb::RawChecksumResponse,
     kvrpcpb::RawCoprocessorResponse,
     kvrpcpb::UnsafeDestroyRangeResponse,
+    kvrpcpb::DeleteRangeResponse,
+    kvrpcpb::MvccGetByKeyResponse,
+    kvrpcpb::MvccGetByStartTsResponse,
     proto::tinykv::kvrpc::RawScanResponse,
 );
+
+/// It concerns no region: everything is text.
+impl Answer for kvrpcpb::PhysicalScanLockResponse {
+    fn set_error(&mut self, error: &Error) {
+        self.error = text(error);
+    }
+
+    fn region_error(&self) -> Option<&errorpb::Error> {
+        None
+    }
+}
 
 /// Answers with `region_error` and pairs, each of which may be an error.
 macro_rules! answers_with_pairs {
@@ -256,4 +270,5 @@ answers_with_key_errors! {
     PrewriteResponse(self, error) self.errors = vec![error];
     PessimisticLockResponse(self, error) self.errors = vec![error];
     PessimisticRollbackResponse(self, error) self.errors = vec![error];
+    SplitRegionResponse(self, error) self.errors = vec![error];
 }

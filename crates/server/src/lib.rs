@@ -26,9 +26,11 @@ mod server;
 mod service;
 mod store_data;
 mod store_node;
+mod timer;
 mod transport;
 mod unreported;
 mod unsynced;
+mod version_gc;
 
 pub use config::Config;
 pub use error::{StartError, StopCause};

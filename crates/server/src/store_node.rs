@@ -34,11 +34,13 @@ use crate::{
     server::Process,
     service::{
         deadlock::DeadlockService, health::HealthService, kv::KvService, rpc_times::RpcTimes,
-        tikv::TikvService, tinykv::TinyKvService,
+        tikv::TikvService, tinykv::TinyKvService, txn::OnMissing,
     },
     store_data::StoreData,
+    timer,
     transport::{self, StoreTransport},
     unreported::Unreported,
+    version_gc,
 };
 
 /// Keys that one step of the search for expired keys looks at, between which it makes room for others.
@@ -165,8 +167,8 @@ impl StoreNode {
                 Box::new(move |order| orders.carry_out(order))
             },
         };
-        let told = placement.clone();
-        let heartbeats = Heartbeats::start(placement.clone(), reporting, process, tasks);
+        let (told, gc_placement) = (placement.clone(), placement.clone());
+        let heartbeats = Heartbeats::start(placement, reporting, process, tasks);
         let _ = events.told.set(Told { heartbeats, orders, raft: raft.clone() });
         // What was said before nobody has heard.
         raft.report_all();
@@ -178,14 +180,18 @@ impl StoreNode {
         let times = RpcTimes::new(process.clock.clone());
         if let Some(listener) = listener {
             let detector =
-                DeadlockDetector::new(storage.clone(), placement.clone(), process.clock.clone());
-            let kv = KvService::new(storage.clone(), unreported, times.clone())
+                DeadlockDetector::new(storage.clone(), told.clone(), process.clock.clone());
+            let kv = KvService::new(storage.clone(), told, unreported, times.clone())
                 .with_detector(detector.clone());
+            let on_missing = match config.compat.tinykv_commit_missing {
+                true => OnMissing::Succeed,
+                false => OnMissing::Fail,
+            };
             let mux = StoreMux {
                 tikv: TikvServer::new(TikvService::new(kv.clone(), process.phase()))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(usize::MAX),
-                tinykv: TinyKvServer::new(TinyKvService::new(kv))
+                tinykv: TinyKvServer::new(TinyKvService::new(kv, on_missing))
                     .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(usize::MAX),
                 health: HealthServer::new(HealthService::new(StoreMux::SERVICES, process.phase())),
@@ -202,6 +208,12 @@ impl StoreNode {
             let router = http::status::router(probes, config.clone(), storage.clone());
             tasks.spawn(listen::serve(listener, Protocol::Any, HttpMux(router), process.phase()));
         }
+        tasks.spawn(version_gc::run(
+            storage.clone(),
+            gc_placement,
+            config.gc.poll_safe_point_interval,
+            process.clone(),
+        ));
         if config.storage.api.has_ttl() {
             tasks.spawn(sweep(
                 storage.clone(),
@@ -423,17 +435,9 @@ impl Reported {
     }
 }
 
-/// A timer whose first tick is one interval away.
-fn ticks(interval: Duration) -> tokio::time::Interval {
-    let interval = interval.max(Duration::from_millis(1));
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks
-}
-
 /// Looks for expired keys every `interval` and removes them, a few at a time.
 async fn sweep(storage: Storage, interval: Duration, process: Process) {
-    let mut tick = ticks(interval);
+    let mut tick = timer::ticks(interval);
     loop {
         tokio::select! {
             _ = tick.tick() => {}

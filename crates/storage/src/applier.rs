@@ -173,7 +173,7 @@ impl Applier<'_> {
                 begins.get_or_insert(self.change(change));
                 Answer::Done
             }
-            Action::Changes(changes) => {
+            Action::Changes(changes) | Action::Collect { changes, .. } => {
                 for change in changes {
                     let at = self.change(change);
                     begins.get_or_insert(at);

@@ -4,7 +4,7 @@
 //! or the configuration of the store that applies it. Therefore a compare-and-swap carries the proposer's clock.
 
 use engine::Family;
-use types::{Bytes, Cf, KeyMode, KeyRange, Modify};
+use types::{Bytes, Cf, KeyMode, KeyRange, Modify, Region, TimeStamp};
 
 /// What the queue counts for a change beside its bytes: the memory of its list entry, so that many small changes are
 /// bounded as well.
@@ -26,6 +26,13 @@ pub(crate) enum Action {
     Change(Modify),
     /// Several, in order.
     Changes(Vec<Modify>),
+    /// Removes versions that nobody needs who reads at or above a safe point. Reads below it are refused from then on.
+    Collect {
+        /// The safe point.
+        safe_point: TimeStamp,
+        /// Removals, in order.
+        changes: Vec<Modify>,
+    },
     /// A change that depends on what is there.
     CompareAndSwap(CompareAndSwap),
     /// Removes those keys whose values have expired.
@@ -60,6 +67,8 @@ pub(crate) enum Answer {
     Swapped(Swapped),
     /// So many expired keys were removed.
     Removed(u64),
+    /// The region was changed, to these.
+    Changed(Vec<Region>),
     /// Nothing was written: a read may look at the data now.
     Readable {
         /// Nothing of a later term may be shown.
@@ -87,7 +96,9 @@ impl Command {
         let len = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
         match &self.action {
             Action::Change(change) => change.size(),
-            Action::Changes(changes) => changes.iter().map(Modify::size).sum(),
+            Action::Changes(changes) | Action::Collect { changes, .. } => {
+                changes.iter().map(Modify::size).sum()
+            }
             Action::CompareAndSwap(cas) => cas.key.len() + len(&cas.expected) + len(&cas.new),
             Action::RemoveExpired { keys, .. } => keys.iter().map(|(_, key)| key.len()).sum(),
         }
@@ -97,7 +108,7 @@ impl Command {
     pub(crate) fn cost(&self) -> usize {
         let changes = match &self.action {
             Action::Change(_) | Action::CompareAndSwap(_) => 1,
-            Action::Changes(changes) => changes.len(),
+            Action::Changes(changes) | Action::Collect { changes, .. } => changes.len(),
             Action::RemoveExpired { keys, .. } => keys.len(),
         };
         self.size() + changes * CHANGE_OVERHEAD
@@ -112,7 +123,9 @@ impl Command {
         };
         match &self.action {
             Action::Change(change) => Some((of(change), of(change))),
-            Action::Changes(changes) => bounds(changes.iter().map(of)),
+            Action::Changes(changes) | Action::Collect { changes, .. } => {
+                bounds(changes.iter().map(of))
+            }
             Action::CompareAndSwap(cas) => Some((cas.key.clone(), cas.key.clone())),
             Action::RemoveExpired { keys, .. } => bounds(keys.iter().map(|(_, key)| key.clone())),
         }
@@ -123,7 +136,9 @@ impl Command {
         let removes = |change: &Modify| !matches!(change, Modify::Put { .. });
         match &self.action {
             Action::Change(change) => removes(change),
-            Action::Changes(changes) => changes.iter().all(removes),
+            Action::Changes(changes) | Action::Collect { changes, .. } => {
+                changes.iter().all(removes)
+            }
             Action::CompareAndSwap(cas) => cas.new.is_none(),
             Action::RemoveExpired { .. } => true,
         }
@@ -132,7 +147,7 @@ impl Command {
     /// The ranges that it removes.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = (Family, &KeyRange)> {
         let changes: &[Modify] = match &self.action {
-            Action::Changes(changes) => changes,
+            Action::Changes(changes) | Action::Collect { changes, .. } => changes,
             Action::Change(change) => std::slice::from_ref(change),
             Action::CompareAndSwap(_) | Action::RemoveExpired { .. } => &[],
         };
@@ -145,7 +160,7 @@ impl Command {
     /// Whether its effect depends on the state before it.
     pub(crate) fn is_conditional(&self) -> bool {
         match self.action {
-            Action::Change(_) | Action::Changes(_) => false,
+            Action::Change(_) | Action::Changes(_) | Action::Collect { .. } => false,
             Action::CompareAndSwap(_) | Action::RemoveExpired { .. } => true,
         }
     }

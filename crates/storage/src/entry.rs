@@ -4,7 +4,7 @@
 //! bytes; a version or kind that is not known stops the store, since it could not stay equal to the others.
 
 use types::{
-    Bytes, Cf, KeyRange, Modify,
+    Bytes, Cf, KeyRange, Modify, TimeStamp,
     codec::{DecodeError, Reader, Writer},
 };
 
@@ -18,6 +18,7 @@ const DELETE_RANGE: u8 = 2;
 const CHANGES: u8 = 3;
 const COMPARE_AND_SWAP: u8 = 4;
 const REMOVE_EXPIRED: u8 = 5;
+const COLLECT: u8 = 6;
 
 /// The bytes of a command.
 pub(crate) fn encode(action: &Action) -> Bytes {
@@ -27,6 +28,12 @@ pub(crate) fn encode(action: &Action) -> Bytes {
         Action::Change(change) => put_change(&mut writer, change),
         Action::Changes(changes) => {
             writer.u8(CHANGES).u32(count(changes.len()));
+            for change in changes {
+                put_change(&mut writer, change);
+            }
+        }
+        Action::Collect { safe_point, changes } => {
+            writer.u8(COLLECT).u64(safe_point.0).u32(count(changes.len()));
             for change in changes {
                 put_change(&mut writer, change);
             }
@@ -54,14 +61,11 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Action, DecodeError> {
         return Err(DecodeError::Newer { found: version.into(), known: VERSION.into() });
     }
     let action = match reader.u8()? {
-        CHANGES => {
-            let mut changes = Vec::new();
-            for _ in 0..reader.u32()? {
-                let kind = reader.u8()?;
-                changes.push(get_change(kind, bytes, &mut reader)?);
-            }
-            Action::Changes(changes)
-        }
+        CHANGES => Action::Changes(get_changes(bytes, &mut reader)?),
+        COLLECT => Action::Collect {
+            safe_point: TimeStamp(reader.u64()?),
+            changes: get_changes(bytes, &mut reader)?,
+        },
         COMPARE_AND_SWAP => Action::CompareAndSwap(CompareAndSwap {
             cf: get_cf(&mut reader)?,
             key: get_slice(bytes, &mut reader)?,
@@ -94,6 +98,15 @@ fn put_change(writer: &mut Writer, change: &Modify) {
             writer.u8(DELETE_RANGE).u8(cf.to_byte()).bytes(&range.start).bytes(&range.end);
         }
     }
+}
+
+fn get_changes(bytes: &Bytes, reader: &mut Reader<'_>) -> Result<Vec<Modify>, DecodeError> {
+    let mut changes = Vec::new();
+    for _ in 0..reader.u32()? {
+        let kind = reader.u8()?;
+        changes.push(get_change(kind, bytes, reader)?);
+    }
+    Ok(changes)
 }
 
 fn get_change(kind: u8, bytes: &Bytes, reader: &mut Reader<'_>) -> Result<Modify, DecodeError> {
@@ -160,6 +173,7 @@ mod tests {
         let expired = vec![(Cf::Default, bytes("k")), (Cf::Write, bytes("l"))];
         for action in [
             Action::Change(put.clone()),
+            Action::Collect { safe_point: TimeStamp(9), changes: vec![delete.clone()] },
             Action::Changes(vec![put, delete, range]),
             Action::Changes(Vec::new()),
             Action::CompareAndSwap(cas),
@@ -182,5 +196,13 @@ mod tests {
             decode(&Bytes::from_static(&[2])),
             Err(DecodeError::Newer { found: 2, known: 1 })
         );
+    }
+
+    #[test]
+    fn a_removal_of_versions_has_its_golden_bytes() {
+        let changes = vec![Modify::Delete { cf: Cf::Write, key: bytes("k") }];
+        let golden = [1, 6, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1, 1, 2, 0, 0, 0, 1, b'k'];
+        let collect = Action::Collect { safe_point: TimeStamp(9), changes };
+        assert_eq!(&encode(&collect)[..], golden);
     }
 }

@@ -29,6 +29,7 @@ mod machine;
 mod raw;
 mod read;
 mod regions;
+mod safe_point;
 mod shell;
 mod statistics;
 mod value;
@@ -41,6 +42,6 @@ pub use key_mode::{KeyModeLatch, Latching};
 pub use read::{Checksum, KvPair, RawBatchScan, RawScan};
 pub use shell::{
     Asking, Commits, LockWait, Locking, Proposal, RaftHandle, Replication, Storage, StorageOptions,
-    Timestamps, View, Wanted, user_range,
+    Timestamps, VersionCollection, View, Wanted, user_range,
 };
 pub use statistics::Statistics;

@@ -172,7 +172,7 @@ impl Checks {
         let region = self.regions.check(ctx)?;
         match &action {
             Action::Change(change) => check_change(&region, change)?,
-            Action::Changes(changes) => {
+            Action::Changes(changes) | Action::Collect { changes, .. } => {
                 changes.iter().try_for_each(|change| check_change(&region, change))?
             }
             Action::CompareAndSwap(cas) => regions::check_key(&region, &cas.key)?,

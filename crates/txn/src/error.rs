@@ -240,6 +240,24 @@ pub enum KeyError {
         /// The user's key.
         key: Bytes,
     },
+    /// Versions that it would need may have been removed. Abort on the wire, in the words that TiKV's clients know.
+    #[error(
+        "GC life time is shorter than transaction duration: {ts} is not above the GC safe point {safe_point}"
+    )]
+    BelowSafePoint {
+        /// The transaction, or the version that was to be read.
+        ts: TimeStamp,
+        /// Versions below it may be gone.
+        safe_point: TimeStamp,
+    },
+    /// No such timestamp was given out yet. Abort on the wire.
+    #[error("timestamp {ts} is in the future: none above {limit} can have been given out yet")]
+    InTheFuture {
+        /// The timestamp.
+        ts: TimeStamp,
+        /// The last that was taken.
+        limit: TimeStamp,
+    },
     /// A request that makes no sense. Abort on the wire.
     #[error("{0}")]
     InvalidRequest(String),

@@ -3,6 +3,9 @@
 //! Below the *safe point* nobody reads: of every key the newest change at or below it is kept, unless it is a
 //! deletion, and everything else at or below it goes: older versions, and records of locks and rollbacks.
 //!
+//! A read below the safe point may miss what was removed: stores refuse it (`storage`). Locks of transactions that began at
+//! or before it are resolved, in all regions, before it moves: what decides them may go.
+//!
 //! Versions are removed by a command with a safe point in it, never by one replica alone. So all replicas have the
 //! same records at every position of the log, and a record that is written again, to note a rollback in it, can't
 //! bring back what another replica has removed. (TiKV, whose replicas compact by themselves, needs its GC fence for
@@ -37,6 +40,9 @@ pub(crate) fn collect(
     safe_point: TimeStamp,
     limit: usize,
 ) -> Result<bool> {
+    if limit <= changes.len() {
+        return Ok(false);
+    }
     let mut iter = snapshot.iter(Family::Write, &key.versions())?;
     let mut found = iter.seek(&key.at(safe_point))?;
     let mut garbage = Garbage::default();

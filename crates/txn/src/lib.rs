@@ -33,9 +33,10 @@
 //! # This crate
 //!
 //! Records and their codecs ([`lock`], [`mod@write`]), point reads ([`reader`]), reads that mind locks ([`read`],
-//! [`scanner`]), and commands as functions over a snapshot ([`commands`]). Who runs them holds the [`Latches`] of
-//! their keys meanwhile. Who asks for a lock that another has waits in [`LockWaits`], unless the graph of who waits for
-//! whom says that it never ends ([`deadlock`]). There is no clock here: every time is in a request.
+//! [`scanner`]), reads that show everything ([`mvcc`]), and commands as functions over a snapshot ([`commands`]). Who
+//! runs them holds the [`Latches`] of their keys meanwhile. Who asks for a lock that another has waits in [`LockWaits`],
+//! unless the graph of who waits for whom says that it never ends ([`deadlock`]). There is no clock here: every time is
+//! in a request.
 #![forbid(unsafe_code)]
 
 pub mod changes;
@@ -51,6 +52,7 @@ pub mod layout;
 pub mod lock;
 mod lock_wait;
 mod mutants;
+pub mod mvcc;
 pub mod read;
 pub mod reader;
 pub mod scanner;

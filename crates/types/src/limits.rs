@@ -79,6 +79,10 @@ pub const TSO_AHEAD_MAX: Duration = TSO_WINDOW;
 /// How often the physical part of the timestamp oracle follows the clock.
 pub const TSO_UPDATE_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How far beyond what the scheduler has given out a timestamp of a client may lie. TiKV's default
+/// (`storage.max-ts.max-drift`); a store asks the scheduler again once in that time.
+pub const TS_AHEAD_MAX: Duration = Duration::from_secs(60);
+
 /// Ids reserved at once: one durable write per so many.
 pub const ID_WINDOW: u64 = 1000;
 

@@ -1,7 +1,7 @@
 //! Changes of regions: members, splits, logs.
 
 use raft::{ConfChange, ConfChangeKind, ConfChangeSingle};
-use types::{KeyRange, Peer, PeerId, Region, RegionEpoch, marks::mutant};
+use types::{KeyRange, Peer, PeerId, Region, RegionEpoch, TimeStamp, marks::mutant};
 
 use crate::{
     apply::{AppliedRegion, Applier, Effect, Machine, Outcome},
@@ -79,7 +79,11 @@ impl<M: Machine> Applier<M> {
             let Some(own) = store.and_then(|store| region.peer_on(store)) else { continue };
             self.put_region(region);
             state::put_apply_state(&mut self.batch, region.id, ApplyState::FIRST);
-            let child = AppliedRegion::new(region.clone(), own.id, ApplyState::FIRST);
+            if known.safe_point != TimeStamp::ZERO {
+                state::put_safe_point(&mut self.batch, region.id, known.safe_point);
+            }
+            let child =
+                AppliedRegion::new(region.clone(), own.id, ApplyState::FIRST, known.safe_point);
             self.regions.insert(region.id, child);
         }
         effects.push(Effect::Split { regions: regions.clone() });

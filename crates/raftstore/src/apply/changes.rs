@@ -1,7 +1,7 @@
 //! What a command may do: look at the state before it, and change it.
 
 use engine::{Engine, Family, WriteBatch};
-use types::{Bytes, Cf, Modify, RegionId};
+use types::{Bytes, Cf, Modify, RegionId, TimeStamp};
 
 use super::Written;
 use crate::state::{self, ApplyState};
@@ -14,6 +14,8 @@ pub struct Changes<'a> {
     region: RegionId,
     /// What is applied before this command.
     applied: ApplyState,
+    /// Reads below it would miss versions that were removed.
+    safe_point: &'a mut TimeStamp,
     own: Vec<Modify>,
 }
 
@@ -29,8 +31,9 @@ impl<'a> Changes<'a> {
         batch: &'a mut WriteBatch,
         region: RegionId,
         applied: ApplyState,
+        safe_point: &'a mut TimeStamp,
     ) -> Changes<'a> {
-        Changes { engine, batch, region, applied, own: Vec::new() }
+        Changes { engine, batch, region, applied, safe_point, own: Vec::new() }
     }
 
     /// The stored value of `key` before this command; its own changes are not seen.
@@ -42,6 +45,15 @@ impl<'a> Changes<'a> {
     /// Changes something.
     pub fn push(&mut self, change: Modify) {
         self.own.push(change);
+    }
+
+    /// Versions are removed that reads below `safe_point` would need. That is remembered in the batch of their removal, for
+    /// the regions that this one is cut into, and in its snapshots. It only grows.
+    pub fn raise_safe_point(&mut self, safe_point: TimeStamp) {
+        if *self.safe_point < safe_point {
+            *self.safe_point = safe_point;
+            state::put_safe_point(self.batch, self.region, safe_point);
+        }
     }
 
     /// Puts the commands before this one into the engine, with how far that is.

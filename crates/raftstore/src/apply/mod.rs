@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use engine::{Engine, Family, WriteBatch};
 use raft::{ConfChange, Entry, EntryKind};
 use types::{
-    Bytes, Cf, KeyRange, PeerId, Region, RegionId, limits,
+    Bytes, Cf, KeyRange, PeerId, Region, RegionId, TimeStamp, limits,
     marks::{mutant, sometimes},
 };
 
@@ -45,6 +45,10 @@ pub trait Machine: Send {
         command: &Bytes,
         changes: &mut Changes<'_>,
     ) -> Result<Self::Answer, engine::Error>;
+
+    /// The data of a region are about to be replaced by those of another store, where versions were removed that reads
+    /// below `safe_point` would need ([`Changes::raise_safe_point`]).
+    fn installing(&mut self, _safe_point: TimeStamp) {}
 }
 
 /// Something to apply. Tasks are done in the order in which they were given.
@@ -217,8 +221,7 @@ impl<M: Machine> Applier<M> {
         for task in tasks {
             match task {
                 Task::Register { region, peer_id, applied } => {
-                    let known = AppliedRegion::new(region, peer_id, applied);
-                    self.regions.insert(known.region.id, known);
+                    self.register(region, peer_id, applied)?;
                 }
                 Task::Entries { region_id, peer_id, entries } => {
                     // A peer that is gone, or whose successor lives here, applies nothing any more.
@@ -239,6 +242,17 @@ impl<M: Machine> Applier<M> {
         }
         self.flush()?;
         Ok(results)
+    }
+
+    fn register(&mut self, region: Region, peer_id: PeerId, applied: ApplyState) -> Result<()> {
+        let id = region.id;
+        // What a split has just made may not be in the engine yet.
+        let safe_point = match self.regions.get(&id).filter(|known| known.peer_id == peer_id) {
+            Some(known) => known.safe_point,
+            None => state::safe_point(&*self.engine.snapshot()?, id)?,
+        };
+        self.regions.insert(id, AppliedRegion::new(region, peer_id, applied, safe_point));
+        Ok(())
     }
 
     fn apply_entries(
@@ -305,8 +319,9 @@ impl<M: Machine> Applier<M> {
                 Ok(Some(Outcome::EpochNotMatch))
             }
             Payload::Write { command, .. } => {
-                let mut changes =
-                    Changes::new(&*self.engine, &mut self.batch, region_id, known.applied);
+                let (applied, safe_point) = (known.applied, &mut known.safe_point);
+                let (engine, batch) = (&*self.engine, &mut self.batch);
+                let mut changes = Changes::new(engine, batch, region_id, applied, safe_point);
                 let answer = self.machine.apply(&command, &mut changes)?;
                 *written += changes.finish()?;
                 Ok(Some(Outcome::Written(answer)))
@@ -325,6 +340,8 @@ impl<M: Machine> Applier<M> {
         mut source: Box<dyn SnapshotSource>,
     ) -> Result<Applied<M::Answer>> {
         let region_id = region.id;
+        let safe_point = source.safe_point();
+        self.machine.installing(safe_point);
         let before = self.regions.remove(&region_id).map(|known| known.region.range);
         // What was there may have been more than what comes.
         for range in before.iter().chain([&region.range]) {
@@ -333,7 +350,7 @@ impl<M: Machine> Applier<M> {
             }
         }
         if mutant!("snapshot_state_before_its_data") {
-            self.put_installed(&region, applied);
+            self.put_installed(&region, applied, safe_point);
             self.flush()?;
         }
         while let Some(pairs) = source.next()? {
@@ -342,9 +359,10 @@ impl<M: Machine> Applier<M> {
             }
             self.flush()?;
         }
-        self.put_installed(&region, applied);
+        self.put_installed(&region, applied, safe_point);
         self.flush()?;
-        self.regions.insert(region_id, AppliedRegion::new(region.clone(), peer_id, applied));
+        let known = AppliedRegion::new(region.clone(), peer_id, applied, safe_point);
+        self.regions.insert(region_id, known);
         Ok(Applied {
             region_id,
             peer_id,
@@ -355,10 +373,14 @@ impl<M: Machine> Applier<M> {
         })
     }
 
-    fn put_installed(&mut self, region: &Region, applied: ApplyState) {
+    fn put_installed(&mut self, region: &Region, applied: ApplyState, safe_point: TimeStamp) {
         let state = RegionState { state: PeerState::Normal, region: region.clone() };
         state::put_region_state(&mut self.batch, &state);
         state::put_apply_state(&mut self.batch, region.id, applied);
+        match safe_point {
+            TimeStamp::ZERO => state::delete_safe_point(&mut self.batch, region.id),
+            safe_point => state::put_safe_point(&mut self.batch, region.id, safe_point),
+        }
     }
 
     fn destroy(&mut self, mut region: Region, ranges: &[KeyRange]) -> Result<Applied<M::Answer>> {
@@ -382,6 +404,7 @@ impl<M: Machine> Applier<M> {
         }
         // From here on a start finds nothing to remove.
         state::delete_apply_state(&mut self.batch, region_id);
+        state::delete_safe_point(&mut self.batch, region_id);
         Ok(Applied {
             region_id,
             peer_id,
@@ -421,3 +444,6 @@ impl<M: Machine> Applier<M> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! One region, as it is applied.
 
 use raft::ConfState;
-use types::{PeerId, Region};
+use types::{PeerId, Region, TimeStamp};
 
 use crate::state::{ApplyState, conf_of};
 
@@ -13,13 +13,20 @@ pub(crate) struct AppliedRegion {
     pub(crate) peer_id: PeerId,
     pub(crate) conf: ConfState,
     pub(crate) applied: ApplyState,
+    /// Reads below it would miss versions that were removed.
+    pub(crate) safe_point: TimeStamp,
     /// The peer is no member any more: nothing after that concerns it.
     pub(crate) is_removed: bool,
 }
 
 impl AppliedRegion {
-    pub(crate) fn new(region: Region, peer_id: PeerId, applied: ApplyState) -> AppliedRegion {
+    pub(crate) fn new(
+        region: Region,
+        peer_id: PeerId,
+        applied: ApplyState,
+        safe_point: TimeStamp,
+    ) -> AppliedRegion {
         let conf = conf_of(&region);
-        AppliedRegion { region, peer_id, conf, applied, is_removed: false }
+        AppliedRegion { region, peer_id, conf, applied, safe_point, is_removed: false }
     }
 }

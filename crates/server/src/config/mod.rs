@@ -211,6 +211,18 @@ settings! {
         /// Keys of the pieces.
         region_split_keys "coprocessor.region-split-keys": usize = 960_000;
     }
+    /// Removal of old versions of transactional data.
+    gc: GcSettings {
+        /// How often a store asks the scheduler for the GC safe point. When it has moved, what nobody needs who reads
+        /// at or above it is removed.
+        poll_safe_point_interval "gc.poll-safe-point-interval": Duration = Duration::from_secs(10);
+    }
+    /// Where the families of the protocol differ and a client can live with one side only.
+    compat: CompatSettings {
+        /// What tinykvpb answers to a commit of a key that was never prewritten: false, an error, as TiKV does; true,
+        /// success, as the course's tests want it. tikvpb always answers with an error.
+        tinykv_commit_missing "compat.tinykv-commit-missing": bool = false;
+    }
     /// Logs.
     log: LogSettings {
         /// Least important records that are written: trace, debug, info, warn, error, off. `tinykv dev` starts with

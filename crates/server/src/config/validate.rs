@@ -91,6 +91,7 @@ pub(crate) fn errors(config: &Config, machine: &Machine, roles: Roles) -> Vec<Fi
     }
     for (setting, interval) in [
         ("storage.ttl-check-poll-interval", config.storage.ttl_check_poll_interval),
+        ("gc.poll-safe-point-interval", config.gc.poll_safe_point_interval),
         (
             "raftstore.pd-store-heartbeat-tick-interval",
             config.raftstore.pd_store_heartbeat_tick_interval,

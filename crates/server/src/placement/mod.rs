@@ -361,6 +361,15 @@ impl Placement {
         }
     }
 
+    /// The GC safe point: nobody reads below it any more.
+    pub(crate) async fn gc_safe_point(&self) -> Result<TimeStamp> {
+        let answer = ask!(self, pd.get_gc_safe_point, |cluster_id| pdpb::GetGcSafePointRequest {
+            header: header(cluster_id)
+        })?;
+        check(answer.header)?;
+        Ok(TimeStamp(answer.safe_point))
+    }
+
     async fn latch_key_mode(&self, wanted: KeyMode) -> Result<KeyMode> {
         let answer =
             ask!(self, internal.latch_key_mode, |cluster_id| internal::LatchKeyModeRequest {

@@ -229,6 +229,9 @@ impl BatchCommands {
                     request
                 )
             }
+            Some(Command::DeleteRange(request)) => {
+                pending!(DeleteRange as KvDeleteRange, kv_delete_range, request)
+            }
             Some(Command::Coprocessor(_)) => refused!(Coprocessor),
             // Unknown to us: an answer without content, so that the client does not wait for it.
             Some(_) | None => Started::Answered(None),

@@ -22,6 +22,7 @@ use crate::{
     convert::{context, key_range, pair_to_proto},
     deadlocks::DeadlockDetector,
     errors::{self, Answer},
+    placement::Placement,
     unreported::Unreported,
 };
 
@@ -33,16 +34,22 @@ const INLINE_SCAN_PAIRS: u32 = 128;
 #[derive(Clone, Debug)]
 pub(crate) struct KvService {
     storage: Storage,
+    placement: Placement,
     unreported: Unreported,
     times: RpcTimes,
     detector: Option<DeadlockDetector>,
 }
 
 impl KvService {
-    /// Serves `storage`. Callers count in `times` how long requests take. Answers that tell of a split wait until it is
-    /// not `unreported` any more.
-    pub(crate) fn new(storage: Storage, unreported: Unreported, times: RpcTimes) -> KvService {
-        KvService { storage, unreported, times, detector: None }
+    /// Serves `storage`; the ids of new regions come from `placement`. Callers count in `times` how long requests take.
+    /// Answers that tell of a split wait until it is not `unreported` any more.
+    pub(crate) fn new(
+        storage: Storage,
+        placement: Placement,
+        unreported: Unreported,
+        times: RpcTimes,
+    ) -> KvService {
+        KvService { storage, placement, unreported, times, detector: None }
     }
 
     /// Has requests that wait for locks refused where they would wait in a circle.
@@ -52,6 +59,14 @@ impl KvService {
 
     pub(super) fn detector(&self) -> Option<&DeadlockDetector> {
         self.detector.as_ref()
+    }
+
+    pub(super) fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    pub(super) fn unreported(&self) -> &Unreported {
+        &self.unreported
     }
 
     pub(super) fn storage(&self) -> &Storage {

@@ -46,10 +46,15 @@ pub(crate) enum Method {
     KvCheckSecondaryLocks,
     KvPessimisticLock,
     KvPessimisticRollback,
+    KvDeleteRange,
+    SplitRegion,
+    MvccGetByKey,
+    MvccGetByStartTs,
+    PhysicalScanLock,
 }
 
 impl Method {
-    const ALL: [Method; 28] = [
+    const ALL: [Method; 33] = [
         Method::RawGet,
         Method::RawBatchGet,
         Method::RawPut,
@@ -78,6 +83,11 @@ impl Method {
         Method::KvCheckSecondaryLocks,
         Method::KvPessimisticLock,
         Method::KvPessimisticRollback,
+        Method::KvDeleteRange,
+        Method::SplitRegion,
+        Method::MvccGetByKey,
+        Method::MvccGetByStartTs,
+        Method::PhysicalScanLock,
     ];
 }
 
@@ -96,12 +106,13 @@ struct Counts {
 #[derive(Clone)]
 pub(crate) struct RpcTimes {
     clock: Arc<dyn Clock>,
-    methods: Arc<[Counts; Method::ALL.len()]>,
+    /// One for each method.
+    methods: Arc<[Counts]>,
 }
 
 impl RpcTimes {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> RpcTimes {
-        RpcTimes { clock, methods: Arc::default() }
+        RpcTimes { clock, methods: Method::ALL.iter().map(|_| Counts::default()).collect() }
     }
 
     /// Runs a request of `method` and counts how long it took.

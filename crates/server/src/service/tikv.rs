@@ -99,6 +99,11 @@ unary! {
         kv_txn_heart_beat: KvTxnHeartBeat(TxnHeartBeatRequest) => TxnHeartBeatResponse,
         kv_check_secondary_locks: KvCheckSecondaryLocks(CheckSecondaryLocksRequest) => CheckSecondaryLocksResponse,
         kv_pessimistic_lock: KvPessimisticLock(PessimisticLockRequest) => PessimisticLockResponse,
+        kv_delete_range: KvDeleteRange(DeleteRangeRequest) => DeleteRangeResponse,
+        split_region: SplitRegion(SplitRegionRequest) => SplitRegionResponse,
+        mvcc_get_by_key: MvccGetByKey(MvccGetByKeyRequest) => MvccGetByKeyResponse,
+        mvcc_get_by_start_ts: MvccGetByStartTs(MvccGetByStartTsRequest) => MvccGetByStartTsResponse,
+        physical_scan_lock: PhysicalScanLock(PhysicalScanLockRequest) => PhysicalScanLockResponse,
         kv_pessimistic_rollback: KvPessimisticRollback(PessimisticRollbackRequest) => PessimisticRollbackResponse,
     }
 }

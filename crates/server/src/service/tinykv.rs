@@ -1,23 +1,25 @@
 //! `tinykvpb.TinyKv`: the course's family. The messages are TiKV's where the wire agrees; RawScan, CheckTxnStatus and two
 //! numbers of a mutation's `op` differ. CheckTxnStatus rolls back what it does not find, and a lock's time is over a
-//! millisecond earlier.
+//! millisecond earlier. A commit of what was never prewritten is an error, or, with `compat.tinykv-commit-missing`, none.
 
 use proto::{coprocessor, kvrpcpb, tinykv::kvrpc, tinykvpb::tiny_kv_server::TinyKv};
 use tonic::{Request, Response, Status};
 use txn::commands::TtlRule;
 
-use super::{kv::KvService, refused::Refused, rpc_times::Method};
+use super::{kv::KvService, refused::Refused, rpc_times::Method, txn::OnMissing};
 use crate::errors::Answer;
 
 /// The service of a store, as the course's clients call it.
 #[derive(Clone, Debug)]
 pub(crate) struct TinyKvService {
     kv: KvService,
+    /// What a commit of a key that was never prewritten is answered.
+    on_missing: OnMissing,
 }
 
 impl TinyKvService {
-    pub(crate) fn new(kv: KvService) -> TinyKvService {
-        TinyKvService { kv }
+    pub(crate) fn new(kv: KvService, on_missing: OnMissing) -> TinyKvService {
+        TinyKvService { kv, on_missing }
     }
 }
 
@@ -103,7 +105,7 @@ impl TinyKv for TinyKvService {
         &self,
         request: Request<kvrpcpb::CommitRequest>,
     ) -> Result<Response<kvrpcpb::CommitResponse>, Status> {
-        let answer = self.kv.commit(request.into_inner(), false);
+        let answer = self.kv.commit(request.into_inner(), self.on_missing);
         self.kv.times().timed(Method::KvCommit, answer).await.into_unary()
     }
 

@@ -8,12 +8,18 @@ use types::ApiMode;
 
 /// A cluster that keeps nothing, on free ports.
 pub(crate) async fn cluster(api: ApiMode) -> Server {
+    cluster_with(api, |_| {}).await
+}
+
+/// The same, with other settings.
+pub(crate) async fn cluster_with(api: ApiMode, change: impl FnOnce(&mut Config)) -> Server {
     let mut config = Config::default();
     config.scheduler.addr = "127.0.0.1:0".to_owned();
     config.server.addr = "127.0.0.1:0".to_owned();
     config.server.status_addr = "127.0.0.1:0".to_owned();
     config.storage.engine = EngineKind::Memory;
     config.storage.api = api;
+    change(&mut config);
     let server = Server::start(config, Roles::ALL).await.expect("starts on free ports");
     let (mut pd, mut tikv) = (pd(&server).await, tikv(&server).await);
     while !serves(&server, &mut pd, &mut tikv).await {}

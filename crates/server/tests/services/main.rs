@@ -9,3 +9,6 @@ mod pd_http;
 mod placement;
 mod raw;
 mod txn;
+mod txn_gc;
+mod txn_ranges;
+mod txn_records;

@@ -1,29 +1,55 @@
 //! Transactions over the wire, by hand: what a client's two phases come to.
 
-use crate::common::{cluster, context, dial, tikv};
+use crate::common::{cluster, cluster_with, context, dial, header, pd, tikv};
 use proto::{
     kvrpcpb::{
         self, CheckTxnStatusRequest, CommitRequest, GetRequest, Mutation, Op, PrewriteRequest,
         ResolveLockRequest, ScanLockRequest, ScanRequest,
     },
+    pdpb,
     tikvpb::tikv_client::TikvClient,
     tinykv::kvrpc,
     tinykvpb::tiny_kv_client::TinyKvClient,
 };
+use server::Server;
 use tonic::transport::Channel;
 use types::{ApiMode, key};
 
-struct Txn {
-    client: TikvClient<Channel>,
-    context: kvrpcpb::Context,
+/// A client that has found its region.
+pub(crate) struct Txn {
+    pub(crate) client: TikvClient<Channel>,
+    pub(crate) context: kvrpcpb::Context,
 }
 
-fn mutation(op: Op, key: &'static str, value: &'static str) -> Mutation {
+pub(crate) fn mutation(op: Op, key: &'static str, value: &'static str) -> Mutation {
     Mutation { op: op.into(), key: key.into(), value: value.into(), ..Mutation::default() }
 }
 
 impl Txn {
-    async fn prewrite(&mut self, start: u64, mutations: Vec<Mutation>) -> Vec<kvrpcpb::KeyError> {
+    /// A client of the region that has the user's `key`.
+    pub(crate) async fn at(server: &Server, key: &[u8]) -> Txn {
+        let context = context(server, &key::encode(key)).await;
+        Txn { client: tikv(server).await, context }
+    }
+
+    /// Sets keys in a transaction.
+    pub(crate) async fn put(
+        &mut self,
+        start: u64,
+        commit: u64,
+        keys: &[&'static str],
+        value: &'static str,
+    ) {
+        let mutations = keys.iter().map(|key| mutation(Op::Put, key, value)).collect();
+        assert_eq!(self.prewrite(start, mutations).await, []);
+        assert_eq!(self.commit(start, commit, keys).await.error, None);
+    }
+
+    pub(crate) async fn prewrite(
+        &mut self,
+        start: u64,
+        mutations: Vec<Mutation>,
+    ) -> Vec<kvrpcpb::KeyError> {
         let request = PrewriteRequest {
             context: Some(self.context.clone()),
             primary_lock: mutations[0].key.clone(),
@@ -37,7 +63,7 @@ impl Txn {
         answer.errors
     }
 
-    async fn commit(
+    pub(crate) async fn commit(
         &mut self,
         start: u64,
         commit: u64,
@@ -53,13 +79,13 @@ impl Txn {
         self.client.kv_commit(request).await.unwrap().into_inner()
     }
 
-    async fn get(&mut self, version: u64, key: &'static str) -> kvrpcpb::GetResponse {
+    pub(crate) async fn get(&mut self, version: u64, key: &'static str) -> kvrpcpb::GetResponse {
         let context = Some(self.context.clone());
         let request = GetRequest { context, key: key.into(), version, ..GetRequest::default() };
         self.client.kv_get(request).await.unwrap().into_inner()
     }
 
-    async fn scan(&mut self, version: u64) -> Vec<kvrpcpb::KvPair> {
+    pub(crate) async fn scan(&mut self, version: u64) -> Vec<kvrpcpb::KvPair> {
         let context = Some(self.context.clone());
         let request = ScanRequest { context, limit: 10, version, ..ScanRequest::default() };
         self.client.kv_scan(request).await.unwrap().into_inner().pairs
@@ -135,7 +161,7 @@ async fn what_a_client_has_left_is_resolved() {
     let resolved = txn.client.kv_resolve_lock(resolve).await.unwrap().into_inner();
     assert_eq!((resolved.region_error, resolved.error), (None, None));
     assert!(txn.client.kv_scan_lock(scan()).await.unwrap().into_inner().locks.is_empty());
-    assert!(txn.get(u64::MAX - 1, "b").await.not_found);
+    assert!(txn.get(5001 << 18, "b").await.not_found);
     // It comes too late.
     let late = txn.prewrite(start, vec![mutation(Op::Put, "a", "1")]).await;
     assert!(late[0].conflict.is_some(), "{late:?}");
@@ -146,7 +172,10 @@ async fn one_phase_and_asynchronous_commits_get_a_timestamp_above_every_read() {
     let server = cluster(ApiMode::V1).await;
     let context = context(&server, &key::encode(b"a")).await;
     let mut txn = Txn { client: tikv(&server).await, context: context.clone() };
-    let read_at = u64::MAX - 1000;
+    // Later than anything that was given out, but not by much.
+    let asked = pdpb::GetMinTsRequest { header: header(&server) };
+    let now = pd(&server).await.get_min_ts(asked).await.unwrap().into_inner().timestamp.unwrap();
+    let read_at = ((now.physical + 30_000) as u64) << 18;
     assert!(txn.get(read_at, "a").await.not_found);
     let request = |key: &'static str, try_one_pc| PrewriteRequest {
         context: Some(context.clone()),
@@ -209,4 +238,29 @@ async fn the_course_has_its_own_numbers() {
     };
     let status = client.kv_check_txn_status(status).await.unwrap().into_inner();
     assert_eq!(status.action(), kvrpcpb::Action::LockNotExistRollback);
+}
+
+#[tokio::test]
+async fn a_commit_of_what_was_never_prewritten_is_an_error_unless_the_course_is_to_be_pleased() {
+    for pleases in [false, true] {
+        let server =
+            cluster_with(ApiMode::V1, |config| config.compat.tinykv_commit_missing = pleases).await;
+        let context = context(&server, &key::encode(b"a")).await;
+        let commit = CommitRequest {
+            context: Some(context.clone()),
+            start_version: 10,
+            keys: vec!["a".into()],
+            commit_version: 11,
+            ..CommitRequest::default()
+        };
+        let mut course = TinyKvClient::new(dial(server.ready().store()).await);
+        let answer = course.kv_commit(commit.clone()).await.unwrap().into_inner();
+        assert_eq!((answer.error.is_none(), answer.region_error), (pleases, None));
+        let answer = tikv(&server).await.kv_commit(commit).await.unwrap().into_inner();
+        let error = answer.error.expect("TiKV's family knows no such switch");
+        assert!(error.txn_lock_not_found.is_some() && !error.retryable.is_empty(), "{error:?}");
+        // Nothing was written, in either case.
+        let mut txn = Txn { client: tikv(&server).await, context };
+        assert!(txn.get(u64::MAX, "a").await.not_found);
+    }
 }

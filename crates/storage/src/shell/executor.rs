@@ -27,11 +27,13 @@ use super::{
     LockWait, Storage,
     latched::{LatchTable, Latched},
     lock_waits::WaitTable,
+    ts_limit::TsLimit,
 };
 use crate::{
     Error, Result,
     command::{Action, Command},
     regions,
+    safe_point::SafePoint,
 };
 
 /// A timestamp that is being asked for, or why there is none.
@@ -54,7 +56,9 @@ pub(super) struct Executor {
     memory: Arc<Mutex<Concurrency>>,
     /// The terms in which a leader has made sure that no earlier one has served a later read than it knows.
     synced: Mutex<BTreeMap<RegionId, u64>>,
-    timestamps: Option<Arc<dyn Timestamps>>,
+    pub(super) timestamps: Option<Arc<dyn Timestamps>>,
+    pub(super) ts_limit: TsLimit,
+    safe_point: SafePoint,
 }
 
 /// What holds while what was decided is on its way: dropped when the proposal is answered.
@@ -133,8 +137,8 @@ pub enum Wanted<'a> {
 }
 
 impl Executor {
-    pub(super) fn new(timestamps: Option<Arc<dyn Timestamps>>) -> Executor {
-        Executor { timestamps, ..Executor::default() }
+    pub(super) fn new(timestamps: Option<Arc<dyn Timestamps>>, safe_point: SafePoint) -> Executor {
+        Executor { timestamps, safe_point, ..Executor::default() }
     }
 
     fn memory(&self) -> MutexGuard<'_, Concurrency> {
@@ -206,12 +210,18 @@ impl Storage {
         for key in &keys {
             regions::check_key(&region, &key::encode(key))?;
         }
+        if let Some(ts) = command.latest_ts()
+            && let Err(error) = self.check_given_out(ts).await?
+        {
+            return Ok(Err(refuse(error)));
+        }
         let key_mode = inner.latch(KeyMode::Txn).await?;
         let executor = inner.executor();
         let latched = executor.latches.acquire(keys).await;
         if let Some(ts) = command.raises_max_ts() {
             executor.memory().raise_max_ts(ts);
         }
+        let collects_below = command.collects_below();
         let mut attempts = 0;
         let (term, Outcome { changes, answer }) = loop {
             attempts += 1;
@@ -229,6 +239,11 @@ impl Storage {
             if command.needs_max_ts() && executor.synced().get(&region.id).copied() != term {
                 continue;
             }
+            if let Some(start_ts) = command.begins_at()
+                && let Err(error) = executor.safe_point.check_start(start_ts)
+            {
+                return Ok(Err(refuse(error)));
+            }
             // Only who is given a timestamp needs what is in memory; the others hold up nobody's reads.
             let outcome = match command.needs_max_ts() {
                 true => command.run(&*snapshot, &mut executor.memory()),
@@ -245,7 +260,15 @@ impl Storage {
         let unlocks = Unlocks::of(&changes, &executor.waits);
         let decided = Decided { _published: published, _latched: latched, _unlocks: unlocks };
         if !changes.is_empty() {
-            let command = Command { action: Action::Changes(changes), key_mode };
+            let action = match collects_below {
+                None => Action::Changes(changes),
+                Some(safe_point) => {
+                    // The replicated form does it again, at every replica, when it is applied.
+                    executor.safe_point.raise(safe_point);
+                    Action::Collect { safe_point, changes }
+                }
+            };
+            let command = Command { action, key_mode };
             inner.propose_decided((region, command), term, decided).await?;
         }
         Ok(Ok(answer))
@@ -276,6 +299,9 @@ impl Storage {
             }
             Wanted::Range(_) => inner.checks().layout.check_txn(ctx.api_version, &[])?,
         }
+        if let Err(error) = self.check_given_out(at.version).await? {
+            return Ok(Err(error));
+        }
         let locked = {
             let mut memory = inner.executor().memory();
             if at.version != TimeStamp::MAX {
@@ -294,6 +320,9 @@ impl Storage {
             view => view?,
         };
         let (snapshot, region) = view;
+        if let Err(error) = inner.executor().safe_point.check_read(at.version) {
+            return Ok(Err(error));
+        }
         match read(&*snapshot, &region) {
             Ok(found) => Ok(Ok(found)),
             Err(txn::Error::Key(error)) => Ok(Err(error)),
@@ -313,12 +342,7 @@ impl Storage {
         filter: impl Fn(&Lock) -> bool,
         limit: usize,
     ) -> Result<(Vec<(Bytes, Lock)>, Option<Bytes>)> {
-        let ctx = &RequestContext { replica_read: false, ..*ctx };
-        self.inner().checks().layout.check_txn(ctx.api_version, &[])?;
-        let (snapshot, region) = match self.view()?.region(ctx) {
-            Err(Error::LeaseLapsed) => self.view_by_index(ctx).await?.region(ctx)?,
-            view => view?,
-        };
+        let (snapshot, region) = self.txn_snapshot(ctx).await?;
         let range = range.intersect(&user_range(&region));
         txn::find_locks(&*snapshot, &range, filter, limit).map_err(|error| self.txn_error(error))
     }
@@ -326,13 +350,21 @@ impl Storage {
     /// From when this is called on nobody commits at `version` or below who has not begun to.
     ///
     /// # Errors
-    /// Somebody has begun to, on a key of `range`.
-    pub fn txn_raise(&self, range: &KeyRange, version: TimeStamp) -> Result<(), KeyError> {
+    /// Inner: somebody has begun to, on a key of `range`, or no such version was given out yet. Outer: nobody knows whether
+    /// it was.
+    pub async fn txn_raise(
+        &self,
+        range: &KeyRange,
+        version: TimeStamp,
+    ) -> Result<Result<(), KeyError>> {
+        if let Err(error) = self.check_given_out(version).await? {
+            return Ok(Err(error));
+        }
         let mut memory = self.inner().executor().memory();
         if version != TimeStamp::MAX {
             memory.raise_max_ts(version);
         }
-        memory.check_no_lock(range, version)
+        Ok(memory.check_no_lock(range, version))
     }
 
     /// Makes sure that max_ts is not below what an earlier leader of the region has let be read: a transaction that chooses
@@ -352,12 +384,13 @@ impl Storage {
             let reason = format!("the scheduler gives no timestamp: {reason}");
             RegionError::ServerIsBusy { reason, retry_after: limits::RETRY_STOPPED_AFTER }
         })?;
+        executor.ts_limit.learn(now);
         executor.memory().raise_max_ts(now);
         executor.synced().insert(region.id, term);
         Ok(())
     }
 
-    fn txn_error(&self, error: txn::Error) -> Error {
+    pub(super) fn txn_error(&self, error: txn::Error) -> Error {
         let error = match error {
             txn::Error::Engine(error) => error,
             other => engine::Error::Corrupt {

@@ -63,6 +63,8 @@ impl<T: sealed::Sealed> FromAnswer for T {}
 pub(super) struct ReadTerm(pub(super) u64);
 
 mod sealed {
+    use types::Region;
+
     use super::{Answer, ReadTerm, Swapped};
 
     /// Turns the queue's answer into the caller's.
@@ -89,6 +91,13 @@ mod sealed {
     impl Sealed for Swapped {
         fn from_answer(answer: Answer) -> Option<Swapped> {
             if let Answer::Swapped(swapped) = answer { Some(swapped) } else { None }
+        }
+    }
+
+    #[expect(private_interfaces, reason = "sealed: only this crate calls it")]
+    impl Sealed for Vec<Region> {
+        fn from_answer(answer: Answer) -> Option<Vec<Region>> {
+            if let Answer::Changed(regions) = answer { Some(regions) } else { None }
         }
     }
 

@@ -28,7 +28,7 @@ use types::{ApiMode, ErrorClass, KeyMode, PeerId, Region, RegionEpoch, RegionErr
 
 use super::proposal::{Slot, Ticket};
 use crate::{
-    Error, Result, StoreIdent,
+    Error, Result,
     command::{Answer, Command},
     entry, identity,
     key_mode::KeyModeCell,
@@ -126,7 +126,7 @@ impl fmt::Debug for Replicated {
 
 impl Replicated {
     pub(super) fn start(
-        ident: &StoreIdent,
+        machine: CommandMachine,
         engine: Arc<dyn Engine>,
         clock: Arc<dyn Clock>,
         key_mode: KeyModeCell,
@@ -144,19 +144,20 @@ impl Replicated {
             rng,
             has_room,
         } = replication;
+        let api = machine.api;
         let parts = Parts {
             engine: Arc::clone(&engine),
             log: log.clone(),
             log_writer,
             snapshots,
-            machine: CommandMachine { api: ident.api },
+            machine,
             transport,
             events,
             clock: Arc::clone(&clock),
             rng,
         };
         let key_mode = Arc::new(key_mode);
-        let (api, mode) = (ident.api, Arc::clone(&key_mode));
+        let mode = Arc::clone(&key_mode);
         let key_form = Arc::new(move || match (api, mode.get()) {
             (ApiMode::V2, _) | (ApiMode::V1, Some(KeyMode::Txn)) => KeyForm::Encoded,
             (ApiMode::V1 | ApiMode::V1Ttl, _) => KeyForm::Raw,
@@ -219,6 +220,11 @@ impl Replicated {
         let (slot, ticket) = Slot::new();
         self.handle.0.read((region.id, region.epoch), replica_read, ticket);
         slot
+    }
+
+    /// Has a region cut.
+    pub(super) fn ask_split(&self, region: &Region, kind: RequestKind, ticket: Ticket) {
+        self.handle.0.ask(region.id, region.epoch, kind, ticket);
     }
 
     /// What is applied now, and the term in which what is decided by it may be proposed. `None`: this peer does not lead,
@@ -318,7 +324,8 @@ impl Waiter<Answer> for Ticket {
             self,
             match result {
                 Ok(Response::Written(answer)) => Ok(answer),
-                Ok(Response::Changed(_) | Response::Begun) => Ok(Answer::Done),
+                Ok(Response::Changed(regions)) => Ok(Answer::Changed(regions)),
+                Ok(Response::Begun) => Ok(Answer::Done),
                 Err(error) => Err(error.into()),
             },
         )

@@ -25,8 +25,10 @@ use crate::{
     identity,
     key_mode::KeyModeCell,
     layout::Layout,
+    machine::CommandMachine,
     raw::{Checks, Routed},
     regions::{Access, Regions},
+    safe_point::SafePoint,
 };
 
 /// Who commits groups of writes.
@@ -89,7 +91,7 @@ pub(super) struct Inner {
 type Decidable = (Arc<dyn Snapshot>, Option<u64>);
 
 /// Who writes.
-enum Backend {
+pub(super) enum Backend {
     Standalone { writer: Arc<Writer>, commits: Commits, thread: Mutex<Option<JoinHandle<()>>> },
     Replicated(Box<Replicated>),
 }
@@ -113,11 +115,14 @@ impl Storage {
         let ident = identity.ident;
         let layout = Layout::new(ident.api);
         let key_mode = KeyModeCell::recorded(identity.key_mode);
+        let safe_point = SafePoint::default();
+        safe_point.raise(raftstore::state::newest_safe_point(&*engine.snapshot()?)?);
         let (backend, regions) = match options.replication {
             Some(replication) => {
                 let has_latch = options.latch.is_some();
+                let machine = CommandMachine { api: ident.api, safe_point: safe_point.clone() };
                 let replicated =
-                    Replicated::start(&ident, engine, clock, key_mode, has_latch, replication)?;
+                    Replicated::start(machine, engine, clock, key_mode, has_latch, replication)?;
                 let regions = Regions::live(ident.store_id, replicated.handle.views().clone());
                 (Backend::Replicated(Box::new(replicated)), regions)
             }
@@ -136,7 +141,7 @@ impl Storage {
             checks: Checks { layout, regions },
             backend,
             latch: options.latch,
-            executor: Executor::new(options.timestamps),
+            executor: Executor::new(options.timestamps, safe_point),
             sweep: Mutex::new(None),
         };
         Ok(Storage { inner: Arc::new(inner) })
@@ -164,6 +169,11 @@ impl Storage {
     /// What kind of data this cluster holds, as far as this store knows; always `None` but in mode v1.
     pub fn key_mode(&self) -> Option<KeyMode> {
         self.inner.backend.key_mode().get()
+    }
+
+    /// The scheduler says what kind of data this cluster holds, which this store may not have found out by a write.
+    pub fn learn_key_mode(&self, held: KeyMode) {
+        self.inner.backend.key_mode().learn(held);
     }
 
     /// The way in for other stores and the scheduler; `None` in the standalone form.
@@ -415,6 +425,10 @@ impl Storage {
 }
 
 impl Inner {
+    pub(super) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
     pub(super) fn checks(&self) -> &Checks {
         &self.checks
     }
@@ -571,7 +585,7 @@ impl Backend {
         }
     }
 
-    fn clock(&self) -> &Arc<dyn Clock> {
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
         match self {
             Backend::Standalone { writer, .. } => &writer.clock,
             Backend::Replicated(replicated) => &replicated.clock,

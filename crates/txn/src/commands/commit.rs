@@ -34,6 +34,10 @@ impl Command for Commit {
         self.keys.clone()
     }
 
+    fn latest_ts(&self) -> Option<TimeStamp> {
+        super::latest_written([self.commit_ts])
+    }
+
     fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<TimeStamp>> {
         let (start_ts, commit_ts) = (self.start_ts, self.commit_ts);
         if !self.keys.is_empty() && commit_ts <= start_ts {

@@ -8,7 +8,8 @@ use crate::{Concurrency, changes::Changes, error::Result, gc};
 
 /// Removes from some keys what nobody needs who reads at or above a safe point. See [`crate::gc`].
 ///
-/// The executor has resolved every lock of transactions that started at or before the safe point.
+/// Whoever moved the safe point has resolved every lock, in all regions, of transactions that started at or before it:
+/// what decides them may go here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gc {
     /// The user's keys, as [`find_garbage`](crate::gc::find_garbage) gives them.
@@ -25,6 +26,15 @@ impl Command for Gc {
 
     fn keys(&self) -> Vec<Bytes> {
         self.keys.clone()
+    }
+
+    /// From what was never given out nobody may read on: every read would be refused.
+    fn latest_ts(&self) -> Option<TimeStamp> {
+        super::latest_written([self.safe_point])
+    }
+
+    fn collects_below(&self) -> Option<TimeStamp> {
+        Some(self.safe_point)
     }
 
     fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<Vec<Bytes>>> {

@@ -11,6 +11,7 @@ mod check_secondary_locks;
 mod check_txn_status;
 mod cleanup;
 mod commit;
+mod delete_keys;
 mod gc;
 mod heart_beat;
 mod pessimistic_lock;
@@ -30,6 +31,7 @@ pub use self::{
     check_txn_status::{CheckTxnStatus, TtlRule, TxnAction, TxnStatus},
     cleanup::Cleanup,
     commit::Commit,
+    delete_keys::DeleteKeys,
     gc::Gc,
     heart_beat::TxnHeartBeat,
     pessimistic_lock::{
@@ -70,6 +72,21 @@ pub trait Command {
         None
     }
 
+    /// The transaction that it lets begin on its keys: what was known of it there may be forgotten below the GC safe point.
+    fn begins_at(&self) -> Option<TimeStamp> {
+        None
+    }
+
+    /// The latest timestamp that its sender claims to have from the scheduler, if it is to be believed.
+    fn latest_ts(&self) -> Option<TimeStamp> {
+        self.raises_max_ts()
+    }
+
+    /// Its changes remove what reads below this would need.
+    fn collects_below(&self) -> Option<TimeStamp> {
+        None
+    }
+
     /// Whether it may be given a commit timestamp: then `max_ts` must not be below what any earlier leader has let be read.
     fn needs_max_ts(&self) -> bool {
         false
@@ -104,4 +121,9 @@ fn distinct(keys: &[Bytes]) -> impl Iterator<Item = Key> {
 /// Of `ts`, those that are times and not "the newest"; the latest of them.
 fn latest(ts: &[TimeStamp]) -> Option<TimeStamp> {
     ts.iter().copied().filter(|&ts| ts != TimeStamp::MAX).max()
+}
+
+/// The latest of the timestamps by which something is written. "The newest" is none of them: nobody was given that.
+fn latest_written(ts: impl IntoIterator<Item = TimeStamp>) -> Option<TimeStamp> {
+    ts.into_iter().max().map(|ts| ts.min(TimeStamp(u64::MAX - 1)))
 }

@@ -107,6 +107,14 @@ impl Command for PessimisticLock {
         super::latest(&[self.for_update_ts])
     }
 
+    fn begins_at(&self) -> Option<TimeStamp> {
+        Some(self.start_ts)
+    }
+
+    fn latest_ts(&self) -> Option<TimeStamp> {
+        super::latest_written([self.start_ts, self.for_update_ts, self.min_commit_ts])
+    }
+
     fn run(
         &self,
         snapshot: &dyn Snapshot,

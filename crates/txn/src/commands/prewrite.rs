@@ -139,6 +139,14 @@ impl Command for Prewrite {
         if is_read { super::latest(&[self.start_ts]) } else { None }
     }
 
+    fn begins_at(&self) -> Option<TimeStamp> {
+        Some(self.start_ts)
+    }
+
+    fn latest_ts(&self) -> Option<TimeStamp> {
+        super::latest_written([self.start_ts, self.for_update_ts, self.min_commit_ts])
+    }
+
     fn needs_max_ts(&self) -> bool {
         self.use_async_commit || self.try_one_pc
     }

@@ -29,6 +29,11 @@ impl Command for ResolveLocks {
         self.keys.clone()
     }
 
+    /// When they are committed.
+    fn latest_ts(&self) -> Option<TimeStamp> {
+        super::latest_written(self.txns.values().copied())
+    }
+
     fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<usize>> {
         let mut reader = Reader::new(snapshot);
         let mut changes = Changes::new();
