@@ -53,7 +53,7 @@ const ATTEMPTS: u32 = 3;
 pub(super) struct Executor {
     latches: LatchTable,
     waits: WaitTable,
-    memory: Arc<Mutex<Concurrency>>,
+    memory: Arc<Concurrency>,
     /// The terms in which a leader has made sure that no earlier one has served a later read than it knows.
     synced: Mutex<BTreeMap<RegionId, u64>>,
     pub(super) timestamps: Option<Arc<dyn Timestamps>>,
@@ -100,14 +100,14 @@ impl Drop for Unlocks {
 
 /// Locks that are there for readers before they are applied.
 struct Published {
-    memory: Arc<Mutex<Concurrency>>,
+    memory: Arc<Concurrency>,
     keys: Vec<Bytes>,
 }
 
 impl Drop for Published {
     fn drop(&mut self) {
         if !self.keys.is_empty() {
-            self.memory.lock().unwrap_or_else(PoisonError::into_inner).release(&self.keys);
+            self.memory.release(&self.keys);
         }
     }
 }
@@ -139,10 +139,6 @@ pub enum Wanted<'a> {
 impl Executor {
     pub(super) fn new(timestamps: Option<Arc<dyn Timestamps>>, safe_point: SafePoint) -> Executor {
         Executor { timestamps, safe_point, ..Executor::default() }
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Concurrency> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn synced(&self) -> MutexGuard<'_, BTreeMap<RegionId, u64>> {
@@ -219,7 +215,7 @@ impl Storage {
         let executor = inner.executor();
         let latched = executor.latches.acquire(keys).await;
         if let Some(ts) = command.raises_max_ts() {
-            executor.memory().raise_max_ts(ts);
+            executor.memory.raise_max_ts(ts);
         }
         let collects_below = command.collects_below();
         let mut attempts = 0;
@@ -244,12 +240,7 @@ impl Storage {
             {
                 return Ok(Err(refuse(error)));
             }
-            // Only who is given a timestamp needs what is in memory; the others hold up nobody's reads.
-            let outcome = match command.needs_max_ts() {
-                true => command.run(&*snapshot, &mut executor.memory()),
-                false => command.run(&*snapshot, &mut Concurrency::new()),
-            };
-            match outcome {
+            match command.run(&*snapshot, &executor.memory) {
                 Ok(outcome) => break (term, outcome),
                 Err(txn::Error::Key(error)) => return Ok(Err(refuse(error))),
                 Err(error) => return Err(self.txn_error(error)),
@@ -303,7 +294,7 @@ impl Storage {
             return Ok(Err(error));
         }
         let locked = {
-            let mut memory = inner.executor().memory();
+            let memory = &inner.executor().memory;
             if at.version != TimeStamp::MAX {
                 memory.raise_max_ts(at.version);
             }
@@ -360,7 +351,7 @@ impl Storage {
         if let Err(error) = self.check_given_out(version).await? {
             return Ok(Err(error));
         }
-        let mut memory = self.inner().executor().memory();
+        let memory = &self.inner().executor().memory;
         if version != TimeStamp::MAX {
             memory.raise_max_ts(version);
         }
@@ -385,7 +376,7 @@ impl Storage {
             RegionError::ServerIsBusy { reason, retry_after: limits::RETRY_STOPPED_AFTER }
         })?;
         executor.ts_limit.learn(now);
-        executor.memory().raise_max_ts(now);
+        executor.memory.raise_max_ts(now);
         executor.synced().insert(region.id, term);
         Ok(())
     }

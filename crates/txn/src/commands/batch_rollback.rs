@@ -33,7 +33,7 @@ impl Command for BatchRollback {
         super::latest(&[self.start_ts])
     }
 
-    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<()>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<()>> {
         let mut reader = Reader::new(snapshot);
         let mut changes = Changes::new();
         for key in distinct(&self.keys) {

@@ -41,7 +41,7 @@ impl Command for CheckSecondaryLocks {
         super::latest(&[self.start_ts])
     }
 
-    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<SecondaryLocks>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<SecondaryLocks>> {
         let mut reader = Reader::new(snapshot);
         let mut changes = Changes::new();
         let mut locks = Vec::new();

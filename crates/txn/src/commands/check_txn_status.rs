@@ -111,7 +111,7 @@ impl Command for CheckTxnStatus {
         super::latest(&[self.lock_ts, self.current_ts, self.caller_start_ts])
     }
 
-    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<TxnStatus>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<TxnStatus>> {
         let mut reader = Reader::new(snapshot);
         let mut changes = Changes::new();
         let key = Key::new(self.primary.clone());

@@ -36,11 +36,7 @@ impl Command for Cleanup {
         super::latest(&[self.start_ts])
     }
 
-    fn run(
-        &self,
-        snapshot: &dyn Snapshot,
-        _: &mut Concurrency,
-    ) -> Result<Outcome<Option<TimeStamp>>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<Option<TimeStamp>>> {
         let mut reader = Reader::new(snapshot);
         let mut changes = Changes::new();
         let key = Key::new(self.key.clone());

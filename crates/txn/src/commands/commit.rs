@@ -38,7 +38,7 @@ impl Command for Commit {
         super::latest_written([self.commit_ts])
     }
 
-    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<TimeStamp>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<TimeStamp>> {
         let (start_ts, commit_ts) = (self.start_ts, self.commit_ts);
         if !self.keys.is_empty() && commit_ts <= start_ts {
             return Err(KeyError::InvalidRequest(format!(

@@ -26,7 +26,7 @@ impl Command for DeleteKeys {
         self.keys.clone()
     }
 
-    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<Vec<Bytes>>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<Vec<Bytes>>> {
         let mut changes = Changes::new();
         let mut rest = Vec::new();
         for key in distinct(&self.keys) {

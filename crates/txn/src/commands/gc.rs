@@ -37,7 +37,7 @@ impl Command for Gc {
         Some(self.safe_point)
     }
 
-    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<Vec<Bytes>>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<Vec<Bytes>>> {
         let mut changes = Changes::new();
         let mut rest = Vec::new();
         for key in distinct(&self.keys) {

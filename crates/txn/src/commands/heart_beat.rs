@@ -31,7 +31,7 @@ impl Command for TxnHeartBeat {
         vec![self.primary.clone()]
     }
 
-    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<u64>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<u64>> {
         let key = Key::new(self.primary.clone());
         let mut changes = Changes::new();
         match Reader::new(snapshot).load_lock(&key)? {

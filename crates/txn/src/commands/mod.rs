@@ -105,11 +105,7 @@ pub trait Command {
     /// # Errors
     ///
     /// [`Error::Key`](crate::Error::Key) if the state of a key is against it, and then nothing is to be written.
-    fn run(
-        &self,
-        snapshot: &dyn Snapshot,
-        memory: &mut Concurrency,
-    ) -> Result<Outcome<Self::Answer>>;
+    fn run(&self, snapshot: &dyn Snapshot, memory: &Concurrency) -> Result<Outcome<Self::Answer>>;
 }
 
 /// The keys, each once, in the order in which they were first named.

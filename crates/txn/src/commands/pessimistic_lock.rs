@@ -118,7 +118,7 @@ impl Command for PessimisticLock {
     fn run(
         &self,
         snapshot: &dyn Snapshot,
-        _: &mut Concurrency,
+        _: &Concurrency,
     ) -> Result<Outcome<PessimisticLockAnswer>> {
         let refused = if self.for_update_ts < self.start_ts {
             "for_update_ts lies before the start of the transaction"

@@ -24,7 +24,7 @@ impl Command for PessimisticRollback {
         self.keys.clone()
     }
 
-    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<()>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<()>> {
         let reader = Reader::new(snapshot);
         let mut changes = Changes::new();
         for key in distinct(&self.keys) {

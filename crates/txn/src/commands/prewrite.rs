@@ -158,7 +158,7 @@ impl Command for Prewrite {
     fn run(
         &self,
         snapshot: &dyn Snapshot,
-        memory: &mut Concurrency,
+        memory: &Concurrency,
     ) -> Result<Outcome<PrewriteAnswer>> {
         let wished = match (self.try_one_pc, self.use_async_commit) {
             (true, _) => Mode::OnePhase,
@@ -230,7 +230,7 @@ struct Attempt<'a> {
     request: &'a Prewrite,
     mode: Mode,
     reader: Reader<'a>,
-    memory: &'a mut Concurrency,
+    memory: &'a Concurrency,
     changes: Changes,
     /// Locks that others have.
     locked: Vec<KeyError>,
@@ -247,7 +247,7 @@ impl<'a> Attempt<'a> {
         request: &'a Prewrite,
         mode: Mode,
         snapshot: &'a dyn Snapshot,
-        memory: &'a mut Concurrency,
+        memory: &'a Concurrency,
     ) -> Attempt<'a> {
         Attempt {
             request,
@@ -290,7 +290,8 @@ impl<'a> Attempt<'a> {
         }
         if self.mode != Mode::TwoPhase && self.commit_ts == TimeStamp::ZERO {
             // Nothing was locked; what was read still asks for a commit above it.
-            self.commit_ts = self.earliest_commit(TimeStamp::ZERO, TimeStamp::ZERO);
+            let max_ts = self.memory.max_ts();
+            self.commit_ts = self.earliest_commit(max_ts, TimeStamp::ZERO, TimeStamp::ZERO);
             if self.is_too_late(self.commit_ts) {
                 return Ok(End::FallBack);
             }
@@ -514,12 +515,14 @@ impl<'a> Attempt<'a> {
         .into())
     }
 
-    /// The earliest commit that nobody who has read can miss.
-    fn earliest_commit(&self, lock_min: TimeStamp, for_update_ts: TimeStamp) -> TimeStamp {
-        let reads = match mutant!("txn_chooses_below_reads") {
-            true => TimeStamp::ZERO,
-            false => self.memory.max_ts(),
-        };
+    /// The earliest commit that nobody can miss who has read up to `max_ts`.
+    fn earliest_commit(
+        &self,
+        max_ts: TimeStamp,
+        lock_min: TimeStamp,
+        for_update_ts: TimeStamp,
+    ) -> TimeStamp {
+        let reads = if mutant!("txn_chooses_below_reads") { TimeStamp::ZERO } else { max_ts };
         let seen = reads.max(self.request.start_ts).max(for_update_ts);
         TimeStamp(seen.0.saturating_add(1)).max(lock_min).max(self.request.min_commit_ts)
     }
@@ -542,17 +545,6 @@ impl<'a> Attempt<'a> {
         mut lock: Lock,
         was_locked: bool,
     ) -> Result<()> {
-        if self.mode != Mode::TwoPhase {
-            lock.min_commit_ts = self.earliest_commit(lock.min_commit_ts, lock.for_update_ts);
-            lock.use_async_commit = true;
-            if key.user() == &lock.primary {
-                lock.secondaries = self.request.secondaries.clone();
-            }
-            if self.is_too_late(lock.min_commit_ts) {
-                return Err(self.too_late(lock.min_commit_ts));
-            }
-            self.commit_ts = self.commit_ts.max(lock.min_commit_ts);
-        }
         if lock.kind == LockKind::Put {
             if mutation.value.len() <= SHORT_VALUE_MAX {
                 lock.short_value = Some(mutation.value.clone());
@@ -561,9 +553,19 @@ impl<'a> Attempt<'a> {
             }
         }
         if self.mode != Mode::TwoPhase {
-            if !mutant!("txn_lock_is_not_published") {
-                self.memory.publish(key, lock.clone());
+            lock.use_async_commit = true;
+            if key.user() == &lock.primary {
+                lock.secondaries = self.request.secondaries.clone();
             }
+            lock = self.memory.publish(key, |max_ts| {
+                let (own, for_update_ts) = (lock.min_commit_ts, lock.for_update_ts);
+                lock.min_commit_ts = self.earliest_commit(max_ts, own, for_update_ts);
+                match self.is_too_late(lock.min_commit_ts) {
+                    true => Err(self.too_late(lock.min_commit_ts)),
+                    false => Ok(lock),
+                }
+            })?;
+            self.commit_ts = self.commit_ts.max(lock.min_commit_ts);
             self.published.push(key.encoded().clone());
         }
         match self.mode {

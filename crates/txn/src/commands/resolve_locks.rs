@@ -34,7 +34,7 @@ impl Command for ResolveLocks {
         super::latest_written(self.txns.values().copied())
     }
 
-    fn run(&self, snapshot: &dyn Snapshot, _: &mut Concurrency) -> Result<Outcome<usize>> {
+    fn run(&self, snapshot: &dyn Snapshot, _: &Concurrency) -> Result<Outcome<usize>> {
         let mut reader = Reader::new(snapshot);
         let mut changes = Changes::new();
         let mut resolved = 0;

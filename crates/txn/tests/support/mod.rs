@@ -98,7 +98,7 @@ impl Store {
         if let Some(ts) = command.raises_max_ts() {
             self.memory.raise_max_ts(ts);
         }
-        let outcome = command.run(self.snapshot().as_ref(), &mut self.memory)?;
+        let outcome = command.run(self.snapshot().as_ref(), &self.memory)?;
         let latched: Vec<Key> = command.keys().into_iter().map(Key::new).collect();
         for change in &outcome.changes {
             let (cf, stored) = match change {

@@ -118,18 +118,18 @@ impl World {
             self.schedule_event(delay, event);
             return;
         }
-        let (changes, answer, published) =
-            match decide(&call.request, &*snapshot, &mut executor.memory) {
-                Ok(decided) => decided,
-                Err(txn::Error::Key(error)) => {
-                    let fate = Fate::Txn(Box::new(TxnAnswer::Refused(error)));
-                    return self.txn_ends(machine, id, fate);
-                }
-                Err(error) => {
-                    self.judge.fails("transactional records can be read", error.to_string());
-                    return;
-                }
-            };
+        let (changes, answer, published) = match decide(&call.request, &*snapshot, &executor.memory)
+        {
+            Ok(decided) => decided,
+            Err(txn::Error::Key(error)) => {
+                let fate = Fate::Txn(Box::new(TxnAnswer::Refused(error)));
+                return self.txn_ends(machine, id, fate);
+            }
+            Err(error) => {
+                self.judge.fails("transactional records can be read", error.to_string());
+                return;
+            }
+        };
         if let Some(running) = executor.running.get_mut(&id) {
             running.decided = Some((answer.clone(), published));
         }
@@ -250,12 +250,12 @@ type Decided = (Vec<Modify>, TxnAnswer, Vec<Bytes>);
 fn decide(
     request: &TxnRequest,
     snapshot: &dyn Snapshot,
-    memory: &mut Concurrency,
+    memory: &Concurrency,
 ) -> txn::Result<Decided> {
     fn run<C: Command>(
         command: &C,
         snapshot: &dyn Snapshot,
-        memory: &mut Concurrency,
+        memory: &Concurrency,
         answer: impl FnOnce(C::Answer) -> TxnAnswer,
     ) -> txn::Result<Decided> {
         let outcome = command.run(snapshot, memory)?;
