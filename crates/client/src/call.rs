@@ -400,7 +400,9 @@ impl Call {
                 // Whatever it is that answers there, it has had the request.
                 return Err(match self.effect {
                     Effect::Read => error,
-                    Effect::Idempotent | Effect::Once | Effect::Decides => self.undetermined(error.to_string()),
+                    Effect::Idempotent | Effect::Once | Effect::Decides => {
+                        self.undetermined(error.to_string())
+                    }
                 });
             }
         };
@@ -647,3 +649,5 @@ impl fmt::Display for Operation {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod world;

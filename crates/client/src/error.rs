@@ -113,7 +113,10 @@ pub enum Error {
         key: Bytes,
     },
     /// The transaction waits for one that waits for it.
-    #[error("transaction {start_ts} waits for {} of transaction {lock_ts}, which waits for it", display(key))]
+    #[error(
+        "transaction {start_ts} waits for {} of transaction {lock_ts}, which waits for it",
+        display(key)
+    )]
     Deadlock {
         /// The transaction that was chosen to give way.
         start_ts: TimeStamp,

@@ -192,7 +192,10 @@ mod tests {
         assert_eq!(layout.request_bound(&key::encode(b"a")), Some(user));
         assert_eq!(layout.request_bound(&Bytes::new()), Some(Bytes::new()));
         let v2 = KeyLayout::txn(ApiMode::V2);
-        assert_eq!(v2.request_range(KeyRange::all()), KeyRange::new(&b"x\0\0\0"[..], &b"x\0\0\x01"[..]));
+        assert_eq!(
+            v2.request_range(KeyRange::all()),
+            KeyRange::new(&b"x\0\0\0"[..], &b"x\0\0\x01"[..])
+        );
     }
 
     #[test]

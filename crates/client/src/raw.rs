@@ -121,10 +121,7 @@ fn sorted_keys(keys: Vec<Bytes>, wrap: impl Fn(Bytes) -> Result<Bytes>) -> Resul
 }
 
 /// Cuts `items` into runs within the limits of one request. An item that exceeds them alone is a run of its own.
-pub(crate) fn chunks<T>(
-    items: Vec<T>,
-    size: impl Fn(&T) -> usize,
-) -> impl Iterator<Item = Vec<T>> {
+pub(crate) fn chunks<T>(items: Vec<T>, size: impl Fn(&T) -> usize) -> impl Iterator<Item = Vec<T>> {
     let mut items = items.into_iter().peekable();
     std::iter::from_fn(move || {
         let mut chunk = vec![items.next()?];

@@ -77,7 +77,8 @@ pub(super) async fn exchange(
             })
         }
         Command::Prewrite(prewrite) => {
-            let answer = store.kv_prewrite(prewrite_to_proto(prewrite, context)).await?.into_inner();
+            let answer =
+                store.kv_prewrite(prewrite_to_proto(prewrite, context)).await?.into_inner();
             region(answer.region_error, at).and_then(|()| {
                 let reply = Reply::Prewritten {
                     min_commit_ts: TimeStamp(answer.min_commit_ts),
@@ -119,9 +120,13 @@ pub(super) async fn exchange(
                 }
                 if answer.values.len() != keys.len() || answer.not_founds.len() != keys.len() {
                     let found = answer.values.len();
-                    return Err(StoreError::Nonsense(format!("{found} values of {} keys", keys.len())));
+                    return Err(StoreError::Nonsense(format!(
+                        "{found} values of {} keys",
+                        keys.len()
+                    )));
                 }
-                let pairs = keys.into_iter().zip(answer.values).map(|(key, value)| Pair { key, value });
+                let pairs =
+                    keys.into_iter().zip(answer.values).map(|(key, value)| Pair { key, value });
                 let found = pairs.zip(answer.not_founds).filter(|(_, not_found)| !not_found);
                 Ok(Answered::ok(Reply::Pairs(found.map(|(pair, _)| pair).collect())))
             })

@@ -128,8 +128,7 @@ impl TxnClient {
 
     /// Drives a machine to its end.
     async fn drive<M: Machine>(&self, machine: M) -> M::Result {
-        let mut machine =
-            Insistent::new(machine, self.options.timeout, self.client.next_seed());
+        let mut machine = Insistent::new(machine, self.options.timeout, self.client.next_seed());
         let mut input = Input::Start;
         loop {
             input = match machine.step(self.now(), input) {
@@ -422,8 +421,7 @@ impl Transaction {
     /// [`Error::Undetermined`]: it may be committed. Every other: it is not, and never will be.
     pub async fn commit(mut self) -> Result<Option<TimeStamp>> {
         let (timeout, seed) = (self.txns.options.timeout, self.txns.client.next_seed());
-        let finished =
-            self.txns.drive(Commit::new(self.core.commit_plan(), timeout, seed)).await;
+        let finished = self.txns.drive(Commit::new(self.core.commit_plan(), timeout, seed)).await;
         self.stop_heart_beat();
         self.txns.leave(finished.then);
         finished.result

@@ -94,7 +94,9 @@ impl Commit {
         let primary = plan.primary.clone().unwrap_or_default();
         let mut secondaries = locked_keys(&plan.mutations);
         let mut mode = plan.mode;
-        if !plan::may_be_async(&secondaries) || plan.primary.is_none() {
+        // A check leaves no lock. Whoever meets the others could not know that it failed, and would commit them.
+        let checks = secondaries.len() < plan.mutations.len();
+        if checks || !plan::may_be_async(&secondaries) {
             mode = CommitMode::TwoPhase;
         }
         match mode {
@@ -141,7 +143,9 @@ impl Commit {
             (State::Drawing, Input::Timestamp(Ok(ts))) => self.on_commit_ts(now, ts),
             (State::Drawing, Input::Timer) => self.draw(),
             (State::Committing(commit_ts), Input::Ran(ran)) => self.on_committed(commit_ts, ran),
-            (State::Settling(resolver, error), input) => self.on_settled(now, resolver, error, input),
+            (State::Settling(resolver, error), input) => {
+                self.on_settled(now, resolver, error, input)
+            }
             (_, Input::Ran(Err(error)) | Input::Timestamp(Err(error))) => Err(error),
             (state, _) => {
                 let what = format!("an input that nobody asked for, in {state:?}");

@@ -41,4 +41,4 @@ pub use transaction::{Locking, Lookup, Transaction};
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;

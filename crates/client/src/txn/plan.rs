@@ -224,11 +224,10 @@ pub(crate) fn absorb(
             Reply::Status { ttl_ms, commit_ts, action, lock }
         }
         (Command::CheckSecondaries { .. }, Reply::Secondaries { locks, commit_ts }) => {
-            let locks = locks.into_iter().map(|lock| user_lock(lock, layout)).collect::<Result<
-                Vec<Lock>,
-                String,
-            >>(
-            )?;
+            let locks = locks
+                .into_iter()
+                .map(|lock| user_lock(lock, layout))
+                .collect::<Result<Vec<Lock>, String>>()?;
             Reply::Secondaries { locks, commit_ts }
         }
         (sent, _) => return Err(format!("not an answer to {}", sent.name())),

@@ -10,8 +10,9 @@ use std::{collections::BTreeMap, time::Duration};
 use types::{Bytes, KeyRange, TimeStamp, limits};
 
 use super::{
-    HeartBeat, commit,
+    HeartBeat,
     command::{Command, CommitMode, Mutation, Op},
+    commit,
     lock::{self, Locked},
     read,
 };
@@ -67,7 +68,12 @@ pub struct Transaction {
 
 impl Transaction {
     /// A transaction that sees what was committed at or before `start_ts`, which was drawn at `now`.
-    pub fn new(start_ts: TimeStamp, locking: Locking, mode: CommitMode, now: Duration) -> Transaction {
+    pub fn new(
+        start_ts: TimeStamp,
+        locking: Locking,
+        mode: CommitMode,
+        now: Duration,
+    ) -> Transaction {
         Transaction {
             start_ts,
             locking,
