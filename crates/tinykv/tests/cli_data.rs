@@ -168,7 +168,16 @@ fn a_shell_works_in_transactions() {
     let done = world.run_with(script.as_bytes(), &["shell", "-o", "plain"]);
     assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
     let printed = String::from_utf8(done.stdout).unwrap();
-    insta::assert_snapshot!(printed, @"");
+    insta::assert_snapshot!(printed, @r"
+    1
+    a	1
+    b	2
+    a	1
+    b	2
+    a	1
+    b	2
+    c	3
+    ");
     // The cluster holds transactional data now, and every command knows.
     assert_eq!(world.ok(&["get", "c"]), "3\n");
     world.ok(&["put", "d", "4"]);

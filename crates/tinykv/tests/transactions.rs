@@ -160,12 +160,19 @@ fn next(state: &mut u64) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn money_is_moved_and_never_made() {
-    let (_cluster, txns) = txns(ApiMode::V1).await;
+    let (cluster, txns) = txns(ApiMode::V1).await;
     let mut opening = txns.begin().await.unwrap();
     for number in 0..ACCOUNTS {
         opening.put(account(number), MONEY.to_string()).await.unwrap();
     }
     opening.commit().await.unwrap();
+    // The first region is cut while money is moved already; the rest is moved over several.
+    let client = cluster.client().await.unwrap();
+    let mut random = 99;
+    while client.regions(KeyRange::all(), 3).await.unwrap().len() < 3 {
+        let (from, to) = (next(&mut random) % 20, 20 + next(&mut random) % 20);
+        transfer(&txns, Locking::Optimistic, (from, to), 1).await.unwrap();
+    }
 
     let mut clients = tokio::task::JoinSet::new();
     for who in 0..6 {

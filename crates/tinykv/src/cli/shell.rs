@@ -277,13 +277,17 @@ impl Repl {
     }
 
     fn show_region(&self, key: Bytes) -> Result<(), CliError> {
-        let found = self.wait(async { Ok(self.client.region_of(key.clone()).await?) })?;
+        let layout = match (&self.txn, self.mode) {
+            (None, KeyMode::Raw) => self.client.layout(),
+            (Some(_), _) | (None, KeyMode::Txn) => self.client.txn_layout(),
+        };
+        let found = self.wait(async { Ok(self.client.region_of(layout, key.clone()).await?) })?;
         let info = found.ok_or_else(|| {
             CliError::new(Code::RegionNotFound, format!("no region is known for {}", escape(&key)))
         })?;
         let text = match self.global.output {
             Format::Json => region_json(&info),
-            Format::Table | Format::Plain => region_text(&info, self.client.layout()),
+            Format::Table | Format::Plain => region_text(&info, layout),
         };
         Ok(writeln!(io::stdout().lock(), "{text}")?)
     }
