@@ -67,7 +67,7 @@ enum State {
     /// Keys are being locked.
     Locking,
     /// Locks in the way are resolved.
-    Resolving(Resolver),
+    Resolving(Box<Resolver>),
 }
 
 /// Locks on their way.
@@ -170,13 +170,13 @@ impl Lock {
         if let Command::Lock(left) = *left {
             self.left = left.keys;
         }
-        self.resolve(now, Resolver::new(locks, TimeStamp::ZERO), Told::Start)
+        self.resolve(now, Box::new(Resolver::new(locks, TimeStamp::ZERO)), Told::Start)
     }
 
     fn resolve(
         &mut self,
         now: Duration,
-        mut resolver: Resolver,
+        mut resolver: Box<Resolver>,
         told: Told,
     ) -> Result<Output<Finished>> {
         let output = match resolver.step(told)? {

@@ -514,7 +514,8 @@ enum End {
 
 impl Client {
     fn new(world: &mut World, who: usize, number: usize) -> Client {
-        let locking = if who % 2 == 0 { Locking::Optimistic } else { Locking::Pessimistic };
+        let locking =
+            if who.is_multiple_of(2) { Locking::Optimistic } else { Locking::Pessimistic };
         let txn = begin(world, locking, MODES[number % 3]);
         Client { txn, doing: Doing::Nothing }
     }
@@ -575,7 +576,7 @@ impl Client {
                 Some(finished) => {
                     history.values += 1;
                     // Nobody is obliged to do what is left to be done.
-                    if let Some(then) = finished.then.filter(|_| history.values % 2 == 0) {
+                    if let Some(then) = finished.then.filter(|_| history.values.is_multiple_of(2)) {
                         let _ = world.command(then, TIMEOUT);
                     }
                     return End::Told(finished.result);
@@ -609,8 +610,11 @@ impl Client {
     }
 }
 
+/// Keys and what they are set to; `None`: they are removed.
+type Writes = Vec<(Bytes, Option<Bytes>)>;
+
 /// What a transaction wrote.
-fn writes(txn: &Transaction) -> Vec<(Bytes, Option<Bytes>)> {
+fn writes(txn: &Transaction) -> Writes {
     let written = |mutation: command::Mutation| match mutation.op {
         command::Op::Put | command::Op::Insert => Some((mutation.key, Some(mutation.value))),
         command::Op::Delete => Some((mutation.key, None)),
@@ -624,8 +628,7 @@ fn check(world: &mut World, history: History) {
     let last = world.draw();
     let found = scan_at(world, last);
     // Locks that change nothing are in nobody's way, and stay.
-    let mut commits: BTreeMap<TimeStamp, (TimeStamp, Vec<(Bytes, Option<Bytes>)>)> =
-        BTreeMap::new();
+    let mut commits: BTreeMap<TimeStamp, Writes> = BTreeMap::new();
     for Record { txn, told } in history.records {
         let fate = fate(world, &txn);
         match told {
@@ -636,7 +639,7 @@ fn check(world: &mut World, history: History) {
             }
         }
         if let Some(at) = fate {
-            for (commit_ts, (_, others)) in commits.range(TimeStamp(txn.start_ts().0 + 1)..at) {
+            for (commit_ts, others) in commits.range(TimeStamp(txn.start_ts().0 + 1)..at) {
                 let touched = |key: &Bytes| others.iter().any(|(other, _)| other == key);
                 // A pessimistic transaction has seen what was committed before it locked.
                 assert!(
@@ -645,18 +648,18 @@ fn check(world: &mut World, history: History) {
                     "{txn:?} overlaps the commit at {commit_ts}"
                 );
             }
-            let other = commits.insert(at, (txn.start_ts(), writes(&txn)));
+            let other = commits.insert(at, writes(&txn));
             // Two may commit at one timestamp if they have no key in common.
-            if let Some((_, other)) = other {
+            if let Some(other) = other {
                 let mine = writes(&txn);
                 assert!(mine.iter().all(|(key, _)| other.iter().all(|(theirs, _)| theirs != key)));
-                commits.entry(at).and_modify(|(_, writes)| writes.extend(other));
+                commits.entry(at).and_modify(|writes| writes.extend(other));
             }
         }
     }
     let model = |version: TimeStamp| {
         let mut map: BTreeMap<Bytes, Bytes> = BTreeMap::new();
-        for (_, writes) in commits.range(..=version).map(|(_, commit)| commit) {
+        for (_, writes) in commits.range(..=version) {
             for (key, value) in writes {
                 match value {
                     Some(value) => map.insert(key.clone(), value.clone()),
