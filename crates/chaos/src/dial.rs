@@ -88,7 +88,7 @@ fn failure(error: client::Error) -> Failure {
     let text = format!("{}: {error}", error.code());
     match error.kind() {
         Kind::Undetermined | Kind::Bug => Failure::Unknown(text),
-        Kind::Unavailable | Kind::Refused => Failure::Refused(text),
+        Kind::Unavailable | Kind::Refused | Kind::Conflict => Failure::Refused(text),
     }
 }
 

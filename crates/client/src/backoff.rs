@@ -21,15 +21,21 @@ pub enum Obstacle {
     Store,
     /// The scheduler cannot be reached, or does not know the answer yet.
     Scheduler,
+    /// Another transaction has the key.
+    Lock,
+    /// Another transaction was first; a newer timestamp helps. The first retry goes out at once.
+    Conflict,
 }
 
 /// First wait and cap of an obstacle, in milliseconds.
-const CURVES: [(u64, u64); 5] = [
+const CURVES: [(u64, u64); 7] = [
     (2, 500),    // Route
     (20, 500),   // NoLeader
     (50, 2_000), // Busy
     (20, 1_000), // Store
     (20, 1_000), // Scheduler
+    (10, 1_000), // Lock
+    (2, 500),    // Conflict
 ];
 
 /// The waits of one request.
@@ -51,11 +57,11 @@ impl Backoff {
         let (first, cap) = CURVES[obstacle as usize];
         let before = *tries;
         *tries = tries.saturating_add(1);
-        // A corrected route deserves one free try, no more: a store that always answers "not here" must not be
+        // A corrected route or timestamp deserves one free try, no more: a store that always answers "not here" must not be
         // asked in a tight loop.
         let doublings = match (obstacle, before) {
-            (Obstacle::Route, 0) => return Duration::ZERO,
-            (Obstacle::Route, n) => n - 1,
+            (Obstacle::Route | Obstacle::Conflict, 0) => return Duration::ZERO,
+            (Obstacle::Route | Obstacle::Conflict, n) => n - 1,
             (_, n) => n,
         };
         let full = first.checked_shl(doublings.min(16)).map_or(cap, |wait| wait.min(cap)) * 1000;
@@ -82,15 +88,22 @@ pub(crate) fn splitmix64(state: &mut u64) -> u64 {
 mod tests {
     use super::*;
 
-    const ALL: [Obstacle; 5] =
-        [Obstacle::Route, Obstacle::NoLeader, Obstacle::Busy, Obstacle::Store, Obstacle::Scheduler];
+    const ALL: [Obstacle; 7] = [
+        Obstacle::Route,
+        Obstacle::NoLeader,
+        Obstacle::Busy,
+        Obstacle::Store,
+        Obstacle::Scheduler,
+        Obstacle::Lock,
+        Obstacle::Conflict,
+    ];
 
     #[test]
     fn waits_double_up_to_the_cap_and_keep_half() {
         for obstacle in ALL {
             let (first, cap) = CURVES[obstacle as usize];
             let mut backoff = Backoff::new(7);
-            if obstacle == Obstacle::Route {
+            if matches!(obstacle, Obstacle::Route | Obstacle::Conflict) {
                 assert_eq!(backoff.next(obstacle), Duration::ZERO);
             }
             for i in 0..40 {

@@ -26,6 +26,10 @@ use crate::{
     request::{
         Answer, Effect, Failure, Question, Reply, Request, Route, RouteReply, StoreError, Target,
     },
+    txn::{
+        command::Command,
+        plan::{self, About},
+    },
 };
 
 /// What happens to an idempotent write that got no answer.
@@ -126,6 +130,8 @@ struct Piece {
     first_error: Option<Error>,
     /// Why an earlier sending of this write may have been executed.
     maybe_executed: Option<String>,
+    /// A store may have seen it before.
+    is_retry: bool,
     /// Questions since the last sending: more than a few, and the answers do not help.
     questions: u32,
     /// The last question, if it was for the region before this key.
@@ -150,6 +156,7 @@ impl Piece {
             backoff: Backoff::new(seed),
             first_error: None,
             maybe_executed: None,
+            is_retry: false,
             questions: 0,
             before: None,
         }
@@ -160,6 +167,7 @@ impl Piece {
         Piece {
             first_error: self.first_error.clone(),
             maybe_executed: self.maybe_executed.clone(),
+            is_retry: self.is_retry,
             ..Piece::new(request, self.backoff.fork())
         }
     }
@@ -308,7 +316,7 @@ impl Call {
         };
 
         let fitted = raw::fit(&piece.request, &location.range, piece.page, self.layout);
-        let (part, rest) = match fitted {
+        let (mut part, rest) = match fitted {
             Ok(fitted) => fitted,
             Err(error) => return Err(self.failed(id, error)),
         };
@@ -316,6 +324,9 @@ impl Call {
             let rest = piece.rest(rest);
             piece.request = part.clone();
             self.queue.push_front(rest);
+        }
+        if let (Request::Txn(command), true) = (&mut part, piece.is_retry) {
+            plan::mark_retry(command);
         }
         let mut target = location.target;
         target.context.api_version = self.layout.api_version();
@@ -389,7 +400,9 @@ impl Call {
                 // Whatever it is that answers there, it has had the request.
                 return Err(match self.effect {
                     Effect::Read => error,
-                    Effect::Idempotent | Effect::Once => self.undetermined(error.to_string()),
+                    Effect::Idempotent | Effect::Once | Effect::Decides => {
+                        self.undetermined(error.to_string())
+                    }
                 });
             }
         };
@@ -413,6 +426,11 @@ impl Call {
             RegionError::ServerIsBusy { retry_after, .. } => (Obstacle::Busy, *retry_after),
             RegionError::DataIsNotReady { .. } => (Obstacle::Busy, Duration::ZERO),
             RegionError::Undetermined { .. } if self.effect == Effect::Read => {
+                self.may_have_been_seen(id);
+                (Obstacle::Busy, Duration::ZERO)
+            }
+            RegionError::Undetermined { reason } if self.effect == Effect::Decides => {
+                self.may_have_been_executed(id, reason);
                 (Obstacle::Busy, Duration::ZERO)
             }
             RegionError::Undetermined { reason } => return Err(self.undetermined(reason.clone())),
@@ -430,7 +448,7 @@ impl Call {
     fn ask_for_less(&mut self, id: PieceId, sent: &Sent) -> bool {
         let Some(piece) = self.pieces.get_mut(id.0).and_then(Option::as_mut) else { return false };
         match &sent.request {
-            Request::Scan { limit: 2.., .. } => {
+            Request::Scan { limit: 2.., .. } | Request::Txn(Command::Scan { limit: 2.., .. }) => {
                 piece.page = (piece.page / 8).max(1);
                 true
             }
@@ -461,9 +479,9 @@ impl Call {
         };
         if let Failure::NoAnswer(_) = failure {
             match (self.effect, self.options.ambiguous_writes) {
-                (Effect::Read, _) => {}
-                (Effect::Idempotent, AmbiguousWrites::Retry) => {
-                    piece.maybe_executed.get_or_insert_with(|| error.to_string());
+                (Effect::Read, _) => self.may_have_been_seen(id),
+                (Effect::Decides, _) | (Effect::Idempotent, AmbiguousWrites::Retry) => {
+                    self.may_have_been_executed(id, &error.to_string());
                 }
                 (Effect::Idempotent, AmbiguousWrites::Report) | (Effect::Once, _) => {
                     return Err(self.undetermined(error.to_string()));
@@ -471,6 +489,19 @@ impl Call {
             }
         }
         self.wait(id, Obstacle::Store, Duration::ZERO, error, turn)
+    }
+
+    fn may_have_been_seen(&mut self, id: PieceId) {
+        if let Some(piece) = self.pieces.get_mut(id.0).and_then(Option::as_mut) {
+            piece.is_retry = true;
+        }
+    }
+
+    fn may_have_been_executed(&mut self, id: PieceId, reason: &str) {
+        self.may_have_been_seen(id);
+        if let Some(piece) = self.pieces.get_mut(id.0).and_then(Option::as_mut) {
+            piece.maybe_executed.get_or_insert_with(|| reason.to_owned());
+        }
     }
 
     fn on_route(
@@ -594,6 +625,11 @@ impl Operation {
             Request::Scan { range, .. }
             | Request::DeleteRange { range, .. }
             | Request::Checksum { range } => Subject::Range(range.clone()),
+            Request::Txn(command) => match plan::about(command) {
+                About::Key(key) => Subject::Key(key.clone()),
+                About::Keys(keys) => Subject::Keys(keys),
+                About::Range(range) => Subject::Range(range.clone()),
+            },
         };
         Operation { name: request.name(), subject }
     }
@@ -613,3 +649,5 @@ impl fmt::Display for Operation {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod world;

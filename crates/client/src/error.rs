@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use types::{Code, ErrorClass, RegionError, StoreId};
+use types::{Bytes, Code, ErrorClass, RegionError, StoreId, TimeStamp, key::display};
 
 /// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -22,6 +22,8 @@ pub enum Kind {
     Refused,
     /// A write may or may not have taken effect.
     Undetermined,
+    /// The transaction lost against another one, and is over: the same in a new transaction may succeed.
+    Conflict,
     /// Somebody breaks the protocol: a bug here or there.
     Bug,
 }
@@ -91,6 +93,54 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// Another transaction committed a key since this one began.
+    #[error(
+        "transaction {start_ts} conflicts: {} was written at {conflict_commit_ts}",
+        display(key)
+    )]
+    WriteConflict {
+        /// The transaction that lost.
+        start_ts: TimeStamp,
+        /// When the other one committed.
+        conflict_commit_ts: TimeStamp,
+        /// Which key.
+        key: Bytes,
+    },
+    /// A key that was to be inserted exists.
+    #[error("{} exists already", display(key))]
+    KeyExists {
+        /// Which key.
+        key: Bytes,
+    },
+    /// The transaction waits for one that waits for it.
+    #[error(
+        "transaction {start_ts} waits for {} of transaction {lock_ts}, which waits for it",
+        display(key)
+    )]
+    Deadlock {
+        /// The transaction that was chosen to give way.
+        start_ts: TimeStamp,
+        /// The transaction that has the key.
+        lock_ts: TimeStamp,
+        /// Which key.
+        key: Bytes,
+    },
+    /// The transaction was rolled back, by somebody who met its locks or because it could not be committed.
+    #[error("transaction {start_ts} was rolled back: {reason}")]
+    Aborted {
+        /// The transaction.
+        start_ts: TimeStamp,
+        /// Why, as far as is known.
+        reason: String,
+    },
+    /// A key is locked by a transaction that is still under way.
+    #[error("{} is locked by transaction {lock_ts}", display(key))]
+    Locked {
+        /// The transaction that has it.
+        lock_ts: TimeStamp,
+        /// Which key.
+        key: Bytes,
+    },
     /// An answer that makes no sense.
     #[error("{who} answered something that makes no sense: {what}")]
     BadAnswer {
@@ -118,6 +168,11 @@ impl Error {
                 cause.as_ref().map_or(Code::Timeout, |cause| cause.code())
             }
             Error::Undetermined { .. } => Code::Undetermined,
+            Error::WriteConflict { .. } => Code::WriteConflict,
+            Error::KeyExists { .. } => Code::KeyExists,
+            Error::Deadlock { .. } => Code::Deadlock,
+            Error::Aborted { .. } => Code::TxnAborted,
+            Error::Locked { .. } => Code::KeyLocked,
             Error::BadAnswer { .. } => Code::Bug,
         }
     }
@@ -127,7 +182,12 @@ impl Error {
         match self {
             Error::SchedulerUnreachable { .. }
             | Error::StoreUnreachable { .. }
+            | Error::Locked { .. }
             | Error::Timeout { .. } => Kind::Unavailable,
+            Error::WriteConflict { .. } | Error::Deadlock { .. } | Error::Aborted { .. } => {
+                Kind::Conflict
+            }
+            Error::KeyExists { .. } => Kind::Refused,
             Error::Region(error) => match error.class() {
                 ErrorClass::Undetermined => Kind::Undetermined,
                 ErrorClass::Reroute | ErrorClass::BackOff => Kind::Unavailable,

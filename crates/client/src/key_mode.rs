@@ -1,16 +1,19 @@
 //! How a user's key becomes the key of a request, and where the regions have it.
 //!
 //! There are three forms of a key. The **user key** is what the application knows. The **request key** is what
-//! travels to the store: the user key itself, or in API V2 the user key behind `r` and three bytes of keyspace id.
-//! The **region key** is the form that region bounds have: the request key itself in raw V1, its memcomparable
-//! encoding in V2, where raw and transactional data share one key space.
+//! travels to the store: the user key itself, or in API V2 the user key behind `r` (raw) or `x` (transactional) and
+//! three bytes of keyspace id. The **region key** is the form that region bounds have: the request key itself in raw
+//! V1, its memcomparable encoding everywhere else.
 //!
-//! All three keep the order of user keys. Transactional layouts will be further variants of [`KeyLayout`].
+//! All three keep the order of user keys.
 
 use types::{ApiMode, ApiVersion, Bytes, KeyRange, key};
 
 /// The first byte of raw keys in API V2.
 const RAW_PREFIX: u8 = b'r';
+
+/// The first byte of transactional keys in API V2.
+const TXN_PREFIX: u8 = b'x';
 
 /// The keyspace that every cluster has.
 pub const DEFAULT_KEYSPACE: u32 = 0;
@@ -29,6 +32,13 @@ pub enum KeyLayout {
         /// Which; below 2^24.
         keyspace: u32,
     },
+    /// Transactional keys of API V1: requests have user keys, regions their encoding.
+    TxnV1,
+    /// Transactional keys of one keyspace.
+    TxnV2 {
+        /// Which; below 2^24.
+        keyspace: u32,
+    },
 }
 
 impl KeyLayout {
@@ -40,49 +50,65 @@ impl KeyLayout {
         }
     }
 
+    /// The layout of transactional keys in a cluster of this mode, keyspace `DEFAULT`. A cluster of mode v1ttl has no
+    /// transactions, and says so when it is asked.
+    pub fn txn(mode: ApiMode) -> KeyLayout {
+        match mode {
+            ApiMode::V1 | ApiMode::V1Ttl => KeyLayout::TxnV1,
+            ApiMode::V2 => KeyLayout::TxnV2 { keyspace: DEFAULT_KEYSPACE },
+        }
+    }
+
     /// What requests say about their keys.
     pub fn api_version(self) -> ApiVersion {
         match self {
             // Also with time to live: that is the store's business, and TiKV takes no other version for it.
-            KeyLayout::RawV1 => ApiVersion::V1,
-            KeyLayout::RawV2 { .. } => ApiVersion::V2,
+            KeyLayout::RawV1 | KeyLayout::TxnV1 => ApiVersion::V1,
+            KeyLayout::RawV2 { .. } | KeyLayout::TxnV2 { .. } => ApiVersion::V2,
         }
     }
 
     /// The keyspace that requests name, if any.
     pub fn keyspace(self) -> Option<u32> {
         match self {
-            KeyLayout::RawV1 => None,
-            KeyLayout::RawV2 { keyspace } => Some(keyspace),
+            KeyLayout::RawV1 | KeyLayout::TxnV1 => None,
+            KeyLayout::RawV2 { keyspace } | KeyLayout::TxnV2 { keyspace } => Some(keyspace),
+        }
+    }
+
+    /// What stands before the user key in requests.
+    fn prefix(self) -> Option<[u8; 4]> {
+        match self {
+            KeyLayout::RawV1 | KeyLayout::TxnV1 => None,
+            KeyLayout::RawV2 { keyspace } => Some(prefix(RAW_PREFIX, keyspace)),
+            KeyLayout::TxnV2 { keyspace } => Some(prefix(TXN_PREFIX, keyspace)),
         }
     }
 
     /// The request key of a user key.
     pub fn request_key(self, user: Bytes) -> Bytes {
-        match self {
-            KeyLayout::RawV1 => user,
-            KeyLayout::RawV2 { keyspace } => [&prefix(keyspace)[..], &user].concat().into(),
+        match self.prefix() {
+            None => user,
+            Some(prefix) => [&prefix[..], &user].concat().into(),
         }
     }
 
     /// The user key of a request key; `None` if the key is not of this layout.
     pub fn user_key(self, request: &Bytes) -> Option<Bytes> {
-        match self {
-            KeyLayout::RawV1 => Some(request.clone()),
-            KeyLayout::RawV2 { keyspace } => request
-                .starts_with(&prefix(keyspace))
-                .then(|| request.slice(prefix(keyspace).len()..)),
+        match self.prefix() {
+            None => Some(request.clone()),
+            Some(prefix) => request.starts_with(&prefix).then(|| request.slice(prefix.len()..)),
         }
     }
 
     /// A range of request keys for a range of user keys. An end without bound stays inside the keyspace.
     pub fn request_range(self, user: KeyRange) -> KeyRange {
-        match self {
-            KeyLayout::RawV1 => user,
-            KeyLayout::RawV2 { keyspace } => KeyRange {
+        match self.prefix() {
+            None => user,
+            Some(prefix) => KeyRange {
                 start: self.request_key(user.start),
                 end: match user.end.is_empty() {
-                    true => key::prefix_end(&prefix(keyspace)).into(),
+                    true => key::prefix_end(&prefix).into(),
                     false => self.request_key(user.end),
                 },
             },
@@ -93,26 +119,27 @@ impl KeyLayout {
     pub fn region_key(self, request: &Bytes) -> Bytes {
         match self {
             KeyLayout::RawV1 => request.clone(),
-            KeyLayout::RawV2 { .. } => key::encode(request),
+            KeyLayout::RawV2 { .. } | KeyLayout::TxnV1 | KeyLayout::TxnV2 { .. } => {
+                key::encode(request)
+            }
         }
     }
 
     /// The request key of a region's bound; empty bounds stay empty. `None`: no client of this layout made that bound.
     pub fn request_bound(self, bound: &Bytes) -> Option<Bytes> {
         match self {
-            KeyLayout::RawV2 { .. } if !bound.is_empty() => {
-                key::decode_exact(bound).map(Bytes::from)
-            }
-            _ => Some(bound.clone()),
+            KeyLayout::RawV1 => Some(bound.clone()),
+            _ if bound.is_empty() => Some(bound.clone()),
+            _ => key::decode_exact(bound).map(Bytes::from),
         }
     }
 }
 
-/// `r` and the keyspace id.
-fn prefix(keyspace: u32) -> [u8; 4] {
+/// The kind of keys and the keyspace id.
+fn prefix(kind: u8, keyspace: u32) -> [u8; 4] {
     debug_assert!(keyspace < KEYSPACE_END, "a keyspace id has three bytes");
     let [_, a, b, c] = keyspace.to_be_bytes();
-    [RAW_PREFIX, a, b, c]
+    [kind, a, b, c]
 }
 
 #[cfg(test)]
@@ -157,9 +184,25 @@ mod tests {
     }
 
     #[test]
+    fn transactions_of_v1_have_plain_keys_and_encoded_regions() {
+        let layout = KeyLayout::txn(ApiMode::V1);
+        let user = Bytes::from_static(b"a");
+        assert_eq!(layout.request_key(user.clone()), user);
+        assert_eq!(layout.region_key(&user), key::encode(b"a"));
+        assert_eq!(layout.request_bound(&key::encode(b"a")), Some(user));
+        assert_eq!(layout.request_bound(&Bytes::new()), Some(Bytes::new()));
+        let v2 = KeyLayout::txn(ApiMode::V2);
+        assert_eq!(
+            v2.request_range(KeyRange::all()),
+            KeyRange::new(&b"x\0\0\0"[..], &b"x\0\0\x01"[..])
+        );
+    }
+
+    #[test]
     fn every_form_keeps_the_order() {
         let keys: [&[u8]; 7] = [b"", b"\0", b"a", b"a\0", b"aaaaaaaa", b"aaaaaaaa\0", b"\xff"];
-        for layout in [KeyLayout::RawV1, V2] {
+        let txn_v2 = KeyLayout::TxnV2 { keyspace: 0x010203 };
+        for layout in [KeyLayout::RawV1, V2, KeyLayout::TxnV1, txn_v2] {
             for pair in keys.windows(2) {
                 let forms = |user: &'static [u8]| {
                     let request = layout.request_key(Bytes::from_static(user));

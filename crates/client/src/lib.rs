@@ -24,6 +24,7 @@ pub mod region_cache;
 pub mod request;
 #[cfg(feature = "grpc")]
 pub mod shell;
+pub mod txn;
 
 pub use call::{AmbiguousWrites, Call, CallOptions, Input, Output};
 pub use error::{Error, Kind, Result};
@@ -33,6 +34,6 @@ pub use request::{Answer, Checksum, Direction, Pair, Request, TimeToLive};
 
 #[cfg(feature = "grpc")]
 pub use shell::{
-    Client, ClusterState, MemberInfo, Options, RawClient, RegionInfo, StoreInfo, StoreState,
-    StoreStats,
+    Client, ClusterState, MemberInfo, Options, RawClient, RegionInfo, Snapshot, StoreInfo,
+    StoreState, StoreStats, Transaction, TxnClient,
 };

@@ -2,7 +2,7 @@
 //!
 //! Point operations are one request. Batches are sorted and cut at region bounds; their parts travel side by side.
 //! Ranges (scan, delete, checksum) walk from region to region, because where the next request starts is only known
-//! from the last answer.
+//! from the last answer. Commands of transactions have the same kinds of plan, in `txn/plan.rs`; they pass through here.
 //!
 //! Invariant of a walk: each answer moves it strictly forward, or ends it. Answers that would not (keys out of range
 //! or out of order) are nonsense, so a broken store cannot keep a client busy for ever.
@@ -16,6 +16,10 @@ use types::{Bytes, Code, KeyRange, key, limits};
 use crate::{
     Error, KeyLayout, Result,
     request::{Answer, Checksum, Direction, Pair, Request},
+    txn::{
+        command::{Answered, Reply},
+        plan,
+    },
 };
 
 /// The key by which the region of a request is found. Request keys.
@@ -82,10 +86,13 @@ pub(crate) fn prepare(request: Request, layout: KeyLayout) -> Result<Vec<Request
         Request::Checksum { range } => {
             vec![Request::Checksum { range: layout.request_range(range) }]
         }
+        Request::Txn(command) => {
+            plan::prepare(command, layout)?.into_iter().map(Request::Txn).collect()
+        }
     })
 }
 
-fn check_key(key: &Bytes) -> Result<()> {
+pub(crate) fn check_key(key: &Bytes) -> Result<()> {
     if key.len() > limits::KEY_BYTES_MAX {
         let message =
             format!("a key has {} bytes, at most {} are allowed", key.len(), limits::KEY_BYTES_MAX);
@@ -94,7 +101,7 @@ fn check_key(key: &Bytes) -> Result<()> {
     Ok(())
 }
 
-fn check_value(value: &Bytes) -> Result<()> {
+pub(crate) fn check_value(value: &Bytes) -> Result<()> {
     if value.len() > limits::VALUE_BYTES_MAX {
         let message = format!(
             "a value has {} bytes, at most {} are allowed",
@@ -114,7 +121,7 @@ fn sorted_keys(keys: Vec<Bytes>, wrap: impl Fn(Bytes) -> Result<Bytes>) -> Resul
 }
 
 /// Cuts `items` into runs within the limits of one request. An item that exceeds them alone is a run of its own.
-fn chunks<T>(items: Vec<T>, size: impl Fn(&T) -> usize) -> impl Iterator<Item = Vec<T>> {
+pub(crate) fn chunks<T>(items: Vec<T>, size: impl Fn(&T) -> usize) -> impl Iterator<Item = Vec<T>> {
     let mut items = items.into_iter().peekable();
     std::iter::from_fn(move || {
         let mut chunk = vec![items.next()?];
@@ -146,6 +153,7 @@ pub(crate) fn anchor(request: &Request) -> Anchor {
         Request::Scan { range, .. }
         | Request::DeleteRange { range, .. }
         | Request::Checksum { range } => Anchor::At(range.start.clone()),
+        Request::Txn(command) => plan::anchor(command),
     }
 }
 
@@ -157,6 +165,10 @@ pub(crate) fn fit(
     page: usize,
     layout: KeyLayout,
 ) -> Result<(Request, Option<Request>)> {
+    if let Request::Txn(command) = request {
+        let (part, rest) = plan::fit(command, region, page, layout)?;
+        return Ok((Request::Txn(part), rest.map(Request::Txn)));
+    }
     let here = |key: &Bytes| region.contains(&layout.region_key(key));
     let mut part = request.clone();
     let rest = match &mut part {
@@ -181,18 +193,19 @@ pub(crate) fn fit(
         | Request::Put { .. }
         | Request::Delete { .. }
         | Request::CompareAndSwap { .. }
-        | Request::Ttl { .. } => None,
+        | Request::Ttl { .. }
+        | Request::Txn(_) => None,
     };
     Ok((part, rest))
 }
 
 /// Takes everything behind the items that are `here` out of the sorted `items`.
-fn split<T>(items: &mut Vec<T>, here: impl Fn(&T) -> bool) -> Option<Vec<T>> {
+pub(crate) fn split<T>(items: &mut Vec<T>, here: impl Fn(&T) -> bool) -> Option<Vec<T>> {
     let rest = items.split_off(items.partition_point(here));
     (!rest.is_empty()).then_some(rest)
 }
 
-fn clamp(range: &KeyRange, region: &KeyRange, layout: KeyLayout) -> Result<KeyRange> {
+pub(crate) fn clamp(range: &KeyRange, region: &KeyRange, layout: KeyLayout) -> Result<KeyRange> {
     let bound = |bound: &Bytes| {
         layout.request_bound(bound).ok_or_else(|| Error::BadAnswer {
             who: "the scheduler".to_owned(),
@@ -208,6 +221,7 @@ pub(crate) fn halve(request: &mut Request) -> Option<Request> {
         Request::BatchGet { cf, keys } if keys.len() > 1 => {
             Some(Request::BatchGet { cf: *cf, keys: keys.split_off(keys.len() / 2) })
         }
+        Request::Txn(command) => plan::halve(command).map(Request::Txn),
         _ => None,
     }
 }
@@ -225,6 +239,8 @@ pub(crate) enum Merge {
     Done,
     /// Checksums of disjoint ranges.
     Checksum(Checksum),
+    /// What a command of a transaction came to so far.
+    Txn(Option<Answered>),
 }
 
 impl Merge {
@@ -244,6 +260,7 @@ impl Merge {
             | Request::Delete { .. }
             | Request::BatchDelete { .. }
             | Request::DeleteRange { .. } => Merge::Done,
+            Request::Txn(_) => Merge::Txn(None),
         }
     }
 
@@ -276,7 +293,12 @@ impl Merge {
                 Ok(None)
             }
             (Merge::Pairs(merged), Request::Scan { range, limit, .. }, Answer::Pairs(pairs)) => {
-                let next = after_page(request, range, *limit, &pairs)?;
+                let mut next = request.clone();
+                let Request::Scan { range: left, limit: wanted, direction, .. } = &mut next else {
+                    return Err("pairs for something that is no scan".to_owned());
+                };
+                let goes_on = after_page((left, wanted, *direction), range, *limit, &pairs)?;
+                let next = goes_on.then_some(next);
                 for pair in pairs {
                     merged.push(Pair { key: user_key(&pair.key, layout)?, value: pair.value });
                 }
@@ -299,6 +321,13 @@ impl Merge {
                 | Request::BatchDelete { .. },
                 Answer::Done,
             ) => Ok(None),
+            (Merge::Txn(merged), Request::Txn(sent), Answer::Txn(answered)) => {
+                let Request::Txn(command) = request else {
+                    return Err(format!("not an answer to {}", request.name()));
+                };
+                let next = plan::absorb(merged, command, sent, *answered, layout)?;
+                Ok(next.map(Request::Txn))
+            }
             (_, sent, _) => Err(format!("not an answer to {}", sent.name())),
         }
     }
@@ -314,11 +343,16 @@ impl Merge {
             Merge::Pairs(pairs) => Some(Answer::Pairs(std::mem::take(pairs))),
             Merge::Done => Some(Answer::Done),
             Merge::Checksum(sum) => Some(Answer::Checksum(*sum)),
+            // Only a read can be of nothing.
+            Merge::Txn(merged) => {
+                let nothing = || Answered::ok(Reply::Pairs(Vec::new()));
+                Some(Answer::Txn(Box::new(merged.take().unwrap_or_else(nothing))))
+            }
         }
     }
 }
 
-fn user_key(request: &Bytes, layout: KeyLayout) -> Result<Bytes, String> {
+pub(crate) fn user_key(request: &Bytes, layout: KeyLayout) -> Result<Bytes, String> {
     layout
         .user_key(request)
         .ok_or_else(|| format!("key {} is outside of the keyspace", key::display(request)))
@@ -337,42 +371,55 @@ fn after_range(request: &Request, done: &KeyRange) -> Option<Request> {
     Some(next)
 }
 
-/// What is left of a scan when the region answered `pairs` to a page of at most `page` pairs of `sent`.
-fn after_page(
-    request: &Request,
+/// Checks `pairs`, the answer to a scan of at most `page` pairs of `sent`.
+///
+/// # Errors
+/// There are too many, or they lie elsewhere, or are not in order.
+pub(crate) fn check_page(
     sent: &KeyRange,
     page: usize,
+    direction: Direction,
     pairs: &[Pair],
-) -> Result<Option<Request>, String> {
-    let mut next = request.clone();
-    let Request::Scan { range, limit, direction, .. } = &mut next else {
-        return Err("pairs for something that is no scan".to_owned());
-    };
+) -> Result<(), String> {
     let in_order = |pair: &[Pair]| match direction {
         Direction::Forward => pair[0].key < pair[1].key,
         Direction::Reverse => pair[0].key > pair[1].key,
     };
-    if pairs.len() > page
-        || !pairs.windows(2).all(in_order)
-        || !pairs.iter().all(|pair| sent.contains(&pair.key))
+    match pairs.len() <= page
+        && pairs.windows(2).all(in_order)
+        && pairs.iter().all(|pair| sent.contains(&pair.key))
     {
-        return Err("pairs out of range or out of order".to_owned());
+        true => Ok(()),
+        false => Err("pairs out of range or out of order".to_owned()),
     }
+}
 
+/// Takes what the region answered, `pairs` to a page of at most `page` pairs of `sent`, off what a scan is still to
+/// read: its range and limit. False if nothing is left.
+///
+/// # Errors
+/// As [`check_page`].
+pub(crate) fn after_page(
+    (range, limit, direction): (&mut KeyRange, &mut usize, Direction),
+    sent: &KeyRange,
+    page: usize,
+    pairs: &[Pair],
+) -> Result<bool, String> {
+    check_page(sent, page, direction, pairs)?;
     *limit -= pairs.len();
     if *limit == 0 {
-        return Ok(None);
+        return Ok(false);
     }
     // Stores never cut an answer short: fewer pairs than asked for is the end of the region.
     match (direction, pairs.last().filter(|_| pairs.len() == page)) {
         (Direction::Forward, Some(last)) => range.start = [&last.key[..], &[0]].concat().into(),
         // Nothing lies before the first key; and if that is the empty key, an empty end would mean "no bound".
-        (Direction::Reverse, Some(last)) if last.key == range.start => return Ok(None),
+        (Direction::Reverse, Some(last)) if last.key == range.start => return Ok(false),
         (Direction::Reverse, Some(last)) => range.end = last.key.clone(),
-        (Direction::Forward, None) if sent.end == range.end => return Ok(None),
+        (Direction::Forward, None) if sent.end == range.end => return Ok(false),
         (Direction::Forward, None) => range.start = sent.end.clone(),
-        (Direction::Reverse, None) if sent.start == range.start => return Ok(None),
+        (Direction::Reverse, None) if sent.start == range.start => return Ok(false),
         (Direction::Reverse, None) => range.end = sent.start.clone(),
     }
-    Ok((!range.is_empty()).then_some(next))
+    Ok(!range.is_empty())
 }

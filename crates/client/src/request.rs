@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use types::{Bytes, Cf, Code, KeyRange, Region, RegionError, RequestContext, StoreId};
 
-use crate::Error;
+use crate::{
+    Error,
+    txn::command::{Answered, Command},
+};
 
 /// A key and its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub enum Direction {
     Reverse,
 }
 
-/// One raw operation.
+/// One raw operation, or one of the protocol of transactions.
 ///
 /// Times to live are in whole seconds; 0 is "for ever".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,13 +137,18 @@ pub enum Request {
         /// Which.
         range: KeyRange,
     },
+    /// What a transaction asks. Answer: [`Answer::Txn`].
+    Txn(Command),
 }
 
 /// What happens when a request is executed twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing is changed by it.
+    /// Nothing is changed by it, or nothing that anybody who does not know its fate has to mind.
     Read,
+    /// A transaction may be decided by it. The second time changes nothing, whatever others do in between, and says
+    /// what the first time came to.
+    Decides,
     /// The second time changes nothing, as long as nobody else writes the same keys in between.
     Idempotent,
     /// The second time may do something else, or answer something else.
@@ -162,6 +170,7 @@ impl Request {
             | Request::BatchDelete { .. }
             | Request::DeleteRange { .. } => Effect::Idempotent,
             Request::CompareAndSwap { .. } => Effect::Once,
+            Request::Txn(command) => command.effect(),
         }
     }
 
@@ -179,6 +188,7 @@ impl Request {
             Request::CompareAndSwap { .. } => "compare and swap",
             Request::Ttl { .. } => "time to live",
             Request::Checksum { .. } => "checksum",
+            Request::Txn(command) => command.name(),
         }
     }
 }
@@ -225,6 +235,8 @@ pub enum Answer {
     Ttl(TimeToLive),
     /// A checksum.
     Checksum(Checksum),
+    /// What a command of a transaction came to.
+    Txn(Box<Answered>),
 }
 
 /// Where a request goes: a store, and what the request says about the region it is meant for.

@@ -159,3 +159,30 @@ fn status_has_what_scripts_read() {
     let text = world.ok(&["status"]);
     assert!(text.contains(" · 1 store · 5 regions · healthy\nSTORE  ADDRESS"), "{text}");
 }
+
+#[test]
+fn a_shell_works_in_transactions() {
+    let world = World::start(ApiMode::V1);
+    let script = "begin\nput a 1\nput b 2\nget a\nscan\ncommit\n\\txn\nscan\n\
+        begin pessimistic\ndelete a\nrollback\nput c 3\nscan\n";
+    let done = world.run_with(script.as_bytes(), &["shell", "-o", "plain"]);
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
+    let printed = String::from_utf8(done.stdout).unwrap();
+    insta::assert_snapshot!(printed, @r"
+    1
+    a	1
+    b	2
+    a	1
+    b	2
+    a	1
+    b	2
+    c	3
+    ");
+    // The cluster holds transactional data now, and every command knows.
+    assert_eq!(world.ok(&["get", "c"]), "3\n");
+    world.ok(&["put", "d", "4"]);
+    assert_eq!(world.ok(&["get", "d", "--txn"]), "4\n");
+    for (script, code) in [("commit\n", 2), ("begin\nbegin\n", 2), ("cas a 1 2\n", 7)] {
+        assert_eq!(world.run_with(script.as_bytes(), &["shell"]).code, Some(code), "{script}");
+    }
+}

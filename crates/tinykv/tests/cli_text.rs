@@ -84,15 +84,9 @@ fn senseless_command_lines_are_exit_code_2() {
 
 #[test]
 fn what_this_version_cannot_do_is_exit_code_7() {
-    for args in [
-        &["get", "a", "--txn"][..],
-        &["shell", "--txn"],
-        &["get", "a", "-e", "https://localhost:1"],
-    ] {
-        let (code, stderr) = failure(args);
-        assert_eq!(code, Some(7), "{args:?}");
-        assert!(stderr.starts_with("error[TK1023]: "), "{stderr}");
-    }
+    let (code, stderr) = failure(&["get", "a", "-e", "https://localhost:1"]);
+    assert_eq!(code, Some(7));
+    assert!(stderr.starts_with("error[TK1023]: "), "{stderr}");
 }
 
 #[test]

@@ -230,6 +230,36 @@ catalogue! {
         remedy: "the changelog says what each version serves",
         retryable: false, alias: ""
     }
+    WriteConflict = "TK4201" {
+        title: "another transaction wrote the same key first",
+        cause: "Since this transaction began, another one committed a key that this one writes.",
+        remedy: "begin a new transaction, read again and repeat; a pessimistic one locks its keys before it reads them",
+        retryable: false, alias: "KV:Storage:WriteConflict"
+    }
+    KeyExists = "TK4202" {
+        title: "a key exists that must not",
+        cause: "It was to be inserted, and somebody has written it already.",
+        remedy: "use put to overwrite it, or choose another key",
+        retryable: false, alias: "KV:Storage:AlreadyExist"
+    }
+    Deadlock = "TK4203" {
+        title: "transactions wait for each other",
+        cause: "Each has locked a key that another one of them wants.",
+        remedy: "roll back and repeat; lock keys in the same order everywhere",
+        retryable: false, alias: "KV:Storage:Deadlock"
+    }
+    TxnAborted = "TK4204" {
+        title: "the transaction was rolled back",
+        cause: "It took longer than its locks live, or its client was not heard of, and somebody who met its locks ended it.",
+        remedy: "begin a new transaction and repeat; keep transactions short",
+        retryable: false, alias: "KV:Storage:TxnLockNotFound"
+    }
+    KeyLocked = "TK4205" {
+        title: "another transaction has locked the key",
+        cause: "It is still under way, or its client died and its time is not over yet.",
+        remedy: "try again in a few seconds",
+        retryable: true, alias: "KV:Storage:KeyIsLocked"
+    }
     NotLeader = "TK5001" {
         title: "another peer leads the region",
         cause: "Leadership moved since the client learnt its route.",

@@ -106,6 +106,23 @@ pub const CLIENT_SCAN_PAGE: usize = KIB;
 /// Requests that one operation of a client has under way at once, over all regions.
 pub const CLIENT_REQUESTS_MAX: usize = 32;
 
+/// Keys of a transaction that may be committed asynchronously, and bytes of them: its primary lists them all, and whoever
+/// finds it left behind asks for each.
+pub const CLIENT_ASYNC_COMMIT_KEYS_MAX: usize = 256;
+
+/// See [`CLIENT_ASYNC_COMMIT_KEYS_MAX`].
+pub const CLIENT_ASYNC_COMMIT_BYTES_MAX: usize = 4 * KIB;
+
+/// How long the locks of a transaction that nobody prolongs are respected: longer than a commit takes, and short
+/// enough to be waited for when a client has died.
+pub const CLIENT_LOCK_TTL: Duration = Duration::from_secs(3);
+
+/// The same for pessimistic transactions, which are prolonged while their client lives.
+pub const CLIENT_LOCK_TTL_PROLONGED: Duration = Duration::from_secs(20);
+
+/// How long a transaction is prolonged: whoever keeps keys locked for longer has forgotten it.
+pub const CLIENT_TXN_LIFE: Duration = Duration::from_secs(3600);
+
 /// Callers of one client that wait for a timestamp at once.
 pub const CLIENT_TIMESTAMPS_WAITING_MAX: usize = 16 * KIB;
 

@@ -1,12 +1,11 @@
 //! Calls against a small world in which everything can go wrong.
 
-#[path = "world.rs"]
-mod world;
-
 use types::{Cf, Peer, PeerId, PeerRole, RegionId, StoreId};
-use world::{Fault, World, fingerprint};
 
-use super::*;
+use super::{
+    world::{Fault, World, fingerprint},
+    *,
+};
 use crate::{
     error::EndpointFailure,
     request::{Checksum, Direction, Pair, TimeToLive},
@@ -767,6 +766,7 @@ fn apply(
     layout: KeyLayout,
 ) -> Answer {
     match request.clone() {
+        Request::Txn(_) => panic!("the model is of raw requests"),
         Request::Get { key, .. } => Answer::Value(model.get(&key).cloned()),
         Request::Ttl { key, .. } => Answer::Ttl(match model.contains_key(&key) {
             true => TimeToLive::Forever,

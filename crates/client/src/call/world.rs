@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, BinaryHeap};
 use types::{Peer, PeerId, PeerRole, Region, RegionEpoch, RegionId, StoreId};
 
 use super::*;
-use crate::request::{Checksum, Direction, Pair, TimeToLive};
+use crate::{
+    request::{Checksum, Direction, Pair, TimeToLive},
+    txn::world::{Versions, command_range},
+};
 
 /// What happens instead of a correct answer.
 #[derive(Clone, Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// Nothing: the request is served.
     None,
     /// The store answers this and does nothing.
@@ -27,29 +30,41 @@ pub(super) enum Fault {
     Scheduler(Error),
     /// The scheduler answers this instead.
     Route(Route),
+    /// The request is lost, and executed before the next one that arrives.
+    Late,
+    /// A region splits at this user key before the request arrives.
+    Split(&'static str),
+    /// The client stops for ever; the request has left it (`true`) or not.
+    Crash(bool),
 }
 
-pub(super) struct World {
-    pub(super) regions: Vec<(Region, StoreId)>,
+pub(crate) struct World {
+    pub(crate) regions: Vec<(Region, StoreId)>,
     /// By request key.
-    pub(super) data: BTreeMap<Bytes, Bytes>,
-    pub(super) layout: KeyLayout,
-    pub(super) options: CallOptions,
-    pub(super) cache: RegionCache,
-    pub(super) now: Duration,
+    pub(crate) data: BTreeMap<Bytes, Bytes>,
+    pub(crate) layout: KeyLayout,
+    pub(crate) options: CallOptions,
+    pub(crate) cache: RegionCache,
+    pub(crate) now: Duration,
     /// Taken one by one, by sendings and questions alike; after the last everything works.
-    pub(super) faults: VecDeque<Fault>,
+    pub(crate) faults: VecDeque<Fault>,
     /// After the last of `faults`, for ever.
-    pub(super) then: Fault,
-    pub(super) log: Vec<String>,
-    pub(super) under_way_max: usize,
+    pub(crate) then: Fault,
+    pub(crate) log: Vec<String>,
+    pub(crate) under_way_max: usize,
     next_region: u64,
     /// Answers with more pairs are refused, as a store that is full of large values does.
-    pub(super) pairs_max: usize,
+    pub(crate) pairs_max: usize,
+    /// What transactions have written.
+    pub(crate) versions: Versions,
+    /// Sent, and not arrived yet.
+    late: Vec<(Target, Request)>,
+    /// The client has stopped.
+    pub(crate) is_crashed: bool,
 }
 
 /// Three peers of region `id` on stores 1, 2, 3.
-pub(super) fn region(id: u64, start: &Bytes, end: &Bytes, version: u64) -> Region {
+pub(crate) fn region(id: u64, start: &Bytes, end: &Bytes, version: u64) -> Region {
     let peer = |store: u64| Peer {
         id: PeerId(id * 10 + store),
         store_id: StoreId(store),
@@ -65,7 +80,7 @@ pub(super) fn region(id: u64, start: &Bytes, end: &Bytes, version: u64) -> Regio
 
 impl World {
     /// Regions split at `bounds` (user keys), all led by store 1.
-    pub(super) fn new(layout: KeyLayout, bounds: &[&'static str]) -> World {
+    pub(crate) fn new(layout: KeyLayout, bounds: &[&'static str]) -> World {
         let mut world = World {
             regions: vec![(region(1, &Bytes::new(), &Bytes::new(), 1), StoreId(1))],
             data: BTreeMap::new(),
@@ -79,6 +94,9 @@ impl World {
             under_way_max: 0,
             next_region: 2,
             pairs_max: usize::MAX,
+            versions: Versions::default(),
+            late: Vec::new(),
+            is_crashed: false,
         };
         for bound in bounds {
             world.split(Bytes::from_static(bound.as_bytes()));
@@ -86,13 +104,13 @@ impl World {
         world
     }
 
-    pub(super) fn faults(mut self, faults: impl IntoIterator<Item = Fault>) -> World {
+    pub(crate) fn faults(mut self, faults: impl IntoIterator<Item = Fault>) -> World {
         self.faults = faults.into_iter().collect();
         self
     }
 
     /// Splits at a user key; the right half is a new region. Nothing happens at an existing bound.
-    pub(super) fn split(&mut self, user: Bytes) {
+    pub(crate) fn split(&mut self, user: Bytes) {
         let bound = self.layout.region_key(&self.layout.request_key(user));
         let i = self.regions.iter().position(|(region, _)| region.range.contains(&bound)).unwrap();
         let (left, leader) = &mut self.regions[i];
@@ -108,7 +126,7 @@ impl World {
     }
 
     /// Merges region number `i` with its right neighbour.
-    pub(super) fn merge(&mut self, i: usize) {
+    pub(crate) fn merge(&mut self, i: usize) {
         if i + 1 < self.regions.len() {
             let (right, _) = self.regions.remove(i + 1);
             let (left, _) = &mut self.regions[i];
@@ -118,7 +136,7 @@ impl World {
     }
 
     /// Runs one operation to its end.
-    pub(super) fn run(&mut self, request: Request) -> Result<Answer, Error> {
+    pub(crate) fn run(&mut self, request: Request) -> Result<Answer, Error> {
         let mut call = Call::new(request, self.layout, self.options, 7);
         let mut inputs =
             BinaryHeap::from([Arrival { at: self.now, number: 0, input: Input::Start }]);
@@ -127,7 +145,11 @@ impl World {
             self.under_way_max = self.under_way_max.max(inputs.len());
             let Arrival { at, input, .. } =
                 inputs.pop().expect("a call that is not done has something under way");
-            self.now = at;
+            self.now = self.now.max(at);
+            if self.is_crashed {
+                let (who, what) = ("this client".to_owned(), "nothing: it has stopped".to_owned());
+                return Err(Error::BadAnswer { who, what });
+            }
             call.step(at, input, &mut self.cache, &mut outputs);
             for output in outputs.drain(..) {
                 let (after, input) = match output {
@@ -225,7 +247,13 @@ impl World {
             format!("{} to region {} on {}", show(request), target.context.region_id, target.store);
         let soon = Duration::from_millis(1);
         let (result, after, input) = match self.fault() {
-            Fault::None | Fault::Scheduler(_) | Fault::Route(_) => {
+            fault @ (Fault::None | Fault::Scheduler(_) | Fault::Route(_) | Fault::Split(_)) => {
+                if let Fault::Split(at) = fault {
+                    self.split(Bytes::from_static(at.as_bytes()));
+                }
+                for (target, request) in std::mem::take(&mut self.late) {
+                    let _ = self.serve(&target, &request);
+                }
                 let reply = self.serve(target, request);
                 let result = match &reply {
                     Ok(_) => "ok".to_owned(),
@@ -247,10 +275,15 @@ impl World {
                 soon,
                 Input::Failed(piece, Failure::NotSent("refused".to_owned())),
             ),
-            fault @ (Fault::AnswerLost | Fault::RequestLost) => {
-                if matches!(fault, Fault::AnswerLost) {
-                    let _ = self.serve(target, request);
+            fault @ (Fault::AnswerLost | Fault::RequestLost | Fault::Late | Fault::Crash(_)) => {
+                match fault {
+                    Fault::AnswerLost | Fault::Crash(true) => {
+                        let _ = self.serve(target, request);
+                    }
+                    Fault::Late => self.late.push((target.clone(), request.clone())),
+                    _ => {}
                 }
+                self.is_crashed |= matches!(fault, Fault::Crash(_));
                 let failure = Failure::NoAnswer("timed out".to_owned());
                 ("no answer".to_owned(), timeout, Input::Failed(piece, failure))
             }
@@ -285,6 +318,12 @@ impl World {
             assert!(range.covers(&part), "{request:?} to {range:?}");
         };
         Ok(match request.clone() {
+            Request::Txn(command) => {
+                let part = command_range(&command);
+                part.keys.iter().for_each(inside);
+                part.range.iter().for_each(within);
+                Answer::Txn(Box::new(self.versions.run(command)))
+            }
             Request::Get { key, .. } => {
                 inside(&key);
                 Answer::Value(self.data.get(&key).cloned())
@@ -375,7 +414,7 @@ impl World {
 }
 
 /// Something that depends on every byte.
-pub(super) fn fingerprint(key: &[u8], value: &[u8]) -> u64 {
+pub(crate) fn fingerprint(key: &[u8], value: &[u8]) -> u64 {
     key.iter().chain(value).fold(17, |sum, byte| splitmix64(&mut (sum ^ u64::from(*byte))))
 }
 

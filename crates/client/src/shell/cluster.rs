@@ -9,7 +9,7 @@ use proto::{
 use types::{Bytes, KeyRange, Peer, Region, StoreId};
 
 use super::{Client, convert, pd};
-use crate::{Result, request::Question, request::Route};
+use crate::{KeyLayout, Result, request::Question, request::Route};
 
 /// A member of the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,12 +181,15 @@ impl Client {
         Ok(answer.regions.into_iter().map(region).collect())
     }
 
-    /// The region of a raw user key; `None` if the scheduler knows none.
+    /// The region of a user key of that layout; `None` if the scheduler knows none.
     ///
     /// # Errors
     /// The scheduler is unreachable or has no store yet.
-    pub async fn region_of(&self, key: impl Into<Bytes>) -> Result<Option<RegionInfo>> {
-        let layout = self.inner.layout;
+    pub async fn region_of(
+        &self,
+        layout: KeyLayout,
+        key: impl Into<Bytes>,
+    ) -> Result<Option<RegionInfo>> {
         let key = layout.region_key(&layout.request_key(key.into()));
         Ok(match self.inner.scheduler.route(Question::RegionOf(key)).await? {
             Route::Region { region, leader } => {

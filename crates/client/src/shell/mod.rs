@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `mod.rs` | [`Client`]: connects, and drives calls |
 //! | `raw.rs` | [`RawClient`]: the raw operations as functions |
+//! | `txn.rs` | [`TxnClient`]: transactions as functions |
 //! | `cluster.rs` | what the scheduler knows: members, stores, regions |
 //! | `pd.rs` | the scheduler's services: members, fail-over, errors |
 //! | `tso.rs` | timestamps, many callers to a request |
 //! | `send.rs` | one request to one store: protobuf there and back |
+//! | `send_txn.rs` | the same for commands of transactions |
 //! | `convert.rs` | protobuf to the inside's types |
 //! | `connections.rs` | addresses, connections, and what went wrong with them |
 //!
@@ -20,7 +22,9 @@ mod convert;
 mod pd;
 mod raw;
 mod send;
+mod send_txn;
 mod tso;
+mod txn;
 
 use std::{
     collections::hash_map::RandomState,
@@ -43,6 +47,7 @@ use crate::{
 
 pub use cluster::{MemberInfo, RegionInfo, StoreInfo, StoreState, StoreStats};
 pub use raw::RawClient;
+pub use txn::{Snapshot, Transaction, TxnClient};
 
 use connections::Connections;
 use pd::Scheduler;
@@ -98,6 +103,7 @@ struct Inner {
     /// Held for one step of a call, never over I/O.
     routes: Mutex<RegionCache>,
     layout: KeyLayout,
+    txn_layout: KeyLayout,
     call: CallOptions,
     seed: u64,
     calls: AtomicU64,
@@ -116,16 +122,17 @@ impl Client {
         options: Options,
     ) -> Result<Client> {
         let scheduler = Arc::new(Scheduler::connect(endpoints, options.connect_timeout).await?);
-        let layout = match options.api_mode {
-            Some(mode) => KeyLayout::raw(mode),
-            None => KeyLayout::raw(scheduler.cluster_state().await?.api_mode),
+        let api_mode = match options.api_mode {
+            Some(mode) => mode,
+            None => scheduler.cluster_state().await?.api_mode,
         };
         let inner = Inner {
             timestamps: TimestampOracle::new(Arc::clone(&scheduler)),
             scheduler,
             connections: Connections::new(options.connections_per_store, options.connect_timeout),
             routes: Mutex::new(RegionCache::new()),
-            layout,
+            layout: KeyLayout::raw(api_mode),
+            txn_layout: KeyLayout::txn(api_mode),
             call: options.call,
             seed: options.seed.unwrap_or_else(draw_seed),
             calls: AtomicU64::new(0),
@@ -149,6 +156,16 @@ impl Client {
         RawClient::new(self.clone(), self.inner.call)
     }
 
+    /// The layout of transactional keys.
+    pub fn txn_layout(&self) -> KeyLayout {
+        self.inner.txn_layout
+    }
+
+    /// Transactions, with the client's patience.
+    pub fn txn(&self) -> TxnClient {
+        TxnClient::new(self.clone(), self.inner.call)
+    }
+
     /// A timestamp that is greater than every one given out before this call, to anybody.
     ///
     /// # Errors
@@ -168,8 +185,8 @@ impl Client {
     /// Runs one operation to its end.
     pub(crate) async fn run(&self, request: Request, options: CallOptions) -> Result<Answer> {
         let inner = &*self.inner;
-        let seed = inner.seed.wrapping_add(inner.calls.fetch_add(1, Ordering::Relaxed));
-        let mut call = Call::new(request, inner.layout, options, seed);
+        let layout = inner.layout_of(&request);
+        let mut call = Call::new(request, layout, options, self.next_seed());
         let mut outputs = Vec::with_capacity(1);
         let mut under_way = FuturesUnordered::new();
         let mut input = Input::Start;
@@ -197,6 +214,11 @@ impl Client {
         }
     }
 
+    /// A number that no other operation of this client has.
+    fn next_seed(&self) -> u64 {
+        self.inner.seed.wrapping_add(self.inner.calls.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Performs an output; gives the input that answers it.
     async fn perform(&self, output: Output) -> Input {
         let inner = &*self.inner;
@@ -206,7 +228,8 @@ impl Client {
                     Ok(connection) => connection,
                     Err(reason) => return Input::Failed(piece, Failure::NotSent(reason)),
                 };
-                let answered = send::to_store(connection, &target, request, inner.layout);
+                let layout = inner.layout_of(&request);
+                let answered = send::to_store(connection, &target, request, layout);
                 match tokio::time::timeout(timeout, answered).await {
                     Ok(Ok(reply)) => Input::Reply(piece, reply),
                     Ok(Err(failure)) => Input::Failed(piece, failure),
@@ -233,6 +256,15 @@ impl Client {
                 Input::Timer(piece)
             }
             Output::Done(_) => unreachable!("the loop returns with it"),
+        }
+    }
+}
+
+impl Inner {
+    fn layout_of(&self, request: &Request) -> KeyLayout {
+        match request {
+            Request::Txn(_) => self.txn_layout,
+            _ => self.layout,
         }
     }
 }

@@ -4,7 +4,7 @@ use proto::{OneFrame, errorpb, kvrpcpb as pb, tikvpb::tikv_client::TikvClient};
 use tonic::{Code as GrpcCode, Status, transport::Channel};
 use types::{Code, KeyRange, RegionError, RequestContext};
 
-use super::{connections, convert};
+use super::{connections, convert, send_txn};
 use crate::{
     Answer, Checksum, Direction, KeyLayout, Request, TimeToLive,
     request::{Failure, Reply, StoreError, Target},
@@ -71,6 +71,9 @@ async fn exchange(
     at: &RequestContext,
 ) -> Result<Reply, Status> {
     Ok(match request {
+        Request::Txn(command) => {
+            return send_txn::exchange(store, context.unwrap_or_default(), command, at).await;
+        }
         Request::Get { cf, key } => {
             let request = pb::RawGetRequest { context, key, cf: cf.name().to_owned() };
             let answer = store.raw_get(request).await?.into_inner();

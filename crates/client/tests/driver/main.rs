@@ -293,6 +293,6 @@ async fn the_scheduler_tells_what_status_shows() {
         regions.iter().map(|info| (info.region.id.0, info.leader)).collect::<Vec<_>>(),
         [(1, Some(StoreId(1))), (2, Some(StoreId(2)))]
     );
-    assert_eq!(client.region_of("z").await.unwrap().unwrap().region.id.0, 2);
+    assert_eq!(client.region_of(client.layout(), "z").await.unwrap().unwrap().region.id.0, 2);
     assert_eq!(client.max_peer_count().await, Ok(3));
 }

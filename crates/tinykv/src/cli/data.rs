@@ -15,13 +15,14 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use client::{Client, Direction, Pair, RawClient, TimeToLive};
+use client::{Client, Direction, Pair, RawClient, TimeToLive, Transaction};
 use serde_json::{Map, Value, json};
 use types::{Cf, Code, KeyMode, KeyRange, key::prefix_end, limits};
 
 use super::{
     CliError, Format, Global,
     output::{self, Align, escape, json_bytes},
+    txn_data,
 };
 
 /// Which data a command is about.
@@ -250,32 +251,30 @@ fn value(text: String) -> Result<Bytes, CliError> {
 }
 
 fn run(global: &Global, space: &SpaceArgs, op: Op) -> Result<(), CliError> {
-    if space.txn {
-        return Err(no_transactions("--txn"));
-    }
     block_on(async {
         let client = connect(global).await?;
-        if !space.raw {
-            check_key_mode(&client).await?;
-        }
-        let raw = client.raw().with_cf(space.cf);
         let mut out = io::BufWriter::new(io::stdout().lock());
-        perform(&op, &raw, global.output, &mut out).await?;
+        match space.mode(&client).await? {
+            KeyMode::Raw => {
+                let raw = client.raw().with_cf(space.cf);
+                perform(&op, &raw, global.output, &mut out).await?
+            }
+            KeyMode::Txn => {
+                txn_data::perform_alone(&op, &client.txn(), global.output, &mut out).await?
+            }
+        };
         Ok(out.flush()?)
     })
 }
 
-/// The refusal of everything transactional.
-pub(super) fn no_transactions(what: &str) -> CliError {
-    CliError::new(Code::NotAvailableYet, format!("{what}: this version has no transactions"))
-        .with_remedy("--raw, or in the shell \\raw, for raw keys")
-}
-
-/// Refuses to show transactional data as raw keys without being told to.
-async fn check_key_mode(client: &Client) -> Result<(), CliError> {
-    match client.cluster_state().await?.key_mode {
-        Some(KeyMode::Txn) => Err(no_transactions("this cluster holds transactional data")),
-        Some(KeyMode::Raw) | None => Ok(()),
+impl SpaceArgs {
+    /// Which kind of keys is meant: what was said, else what the cluster holds, else raw ones.
+    pub(super) async fn mode(&self, client: &Client) -> Result<KeyMode, CliError> {
+        Ok(match (self.raw, self.txn) {
+            (true, _) => KeyMode::Raw,
+            (false, true) => KeyMode::Txn,
+            (false, false) => client.cluster_state().await?.key_mode.unwrap_or(KeyMode::Raw),
+        })
     }
 }
 
@@ -365,14 +364,21 @@ pub(super) async fn perform(
             Ok(1)
         }
         Op::Scan { range, limit, direction, keys_only } => {
-            scan_pages(raw, range, limit, direction, keys_only, format, out).await
+            scan_pages(Source::Raw(raw), range, limit, direction, keys_only, format, out).await
         }
     }
 }
 
+/// What is scanned.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    Raw(&'a RawClient),
+    Txn(&'a Transaction),
+}
+
 /// Prints a range page by page, so that memory and the first line do not depend on its length.
-async fn scan_pages(
-    raw: &RawClient,
+pub(super) async fn scan_pages(
+    source: Source<'_>,
     mut range: KeyRange,
     limit: Option<usize>,
     direction: Direction,
@@ -385,7 +391,10 @@ async fn scan_pages(
         let page = limit.map_or(limits::CLIENT_SCAN_PAGE, |limit| {
             (limit - printed).min(limits::CLIENT_SCAN_PAGE)
         });
-        let pairs = raw.scan_with(range.clone(), page, direction, keys_only).await?;
+        let pairs = match source {
+            Source::Raw(raw) => raw.scan_with(range.clone(), page, direction, keys_only).await?,
+            Source::Txn(txn) => txn.scan_with(range.clone(), page, direction, keys_only).await?,
+        };
         write_pairs(out, format, &pairs, keys_only, printed == 0)?;
         out.flush()?;
         printed += pairs.len();
@@ -402,7 +411,7 @@ async fn scan_pages(
     }
 }
 
-fn not_found(key: &[u8]) -> CliError {
+pub(super) fn not_found(key: &[u8]) -> CliError {
     CliError::new(Code::KeyNotFound, format!("no such key: {}", escape(key)))
 }
 
@@ -419,7 +428,12 @@ fn mismatch(key: &[u8], previous: Option<&[u8]>) -> CliError {
     .with_cause(cause)
 }
 
-fn write_value(out: &mut impl Write, format: Format, key: &[u8], value: &[u8]) -> io::Result<()> {
+pub(super) fn write_value(
+    out: &mut impl Write,
+    format: Format,
+    key: &[u8],
+    value: &[u8],
+) -> io::Result<()> {
     match format {
         Format::Table | Format::Plain => {
             out.write_all(value)?;
@@ -604,11 +618,6 @@ mod tests {
         error[TK4002]: the value of k is not the expected one
           cause  The key has another value.
           try    read it again and decide
-        ");
-        insta::assert_snapshot!(no_transactions("--txn").to_text(Style::Plain), @r"
-        error[TK1023]: --txn: this version has no transactions
-          cause  The option is part of the interface, the feature behind it is not built yet.
-          try    --raw, or in the shell \raw, for raw keys
         ");
     }
 

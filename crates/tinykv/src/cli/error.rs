@@ -49,7 +49,12 @@ impl Exit {
         match code {
             Code::UnknownSetting | Code::InvalidSetting | Code::AdvertisedWildcard => Exit::Config,
             Code::KeyNotFound => Exit::NotFound,
-            Code::CasMismatch => Exit::Conflict,
+            Code::CasMismatch
+            | Code::WriteConflict
+            | Code::KeyExists
+            | Code::Deadlock
+            | Code::TxnAborted
+            | Code::KeyLocked => Exit::Conflict,
             Code::NotAvailableYet
             | Code::ClusterMismatch
             | Code::KeyModeConflict

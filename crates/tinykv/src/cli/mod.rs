@@ -15,6 +15,7 @@ mod process;
 mod run;
 mod shell;
 mod status;
+mod txn_data;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -5,6 +5,9 @@
 //! no times, results on stdout, and the first error ends it with its exit code (`--keep-going` goes on and ends with
 //! the code of the first).
 //!
+//! After `begin` all data commands belong to one transaction, until `commit` or `rollback`; a transaction that is under
+//! way when the shell ends is given up. Without it, each command on transactional data is a transaction of its own.
+//!
 //! The language is in `shell/parse.rs`; what data commands do and print is in `data.rs`, for here and the command line.
 
 mod parse;
@@ -17,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use client::{Client, KeyLayout, RawClient, RegionInfo};
+use client::{Client, KeyLayout, RawClient, RegionInfo, Transaction, TxnClient, txn::Locking};
 use runtime::{Clock, real::RealClock};
 use rustyline::{
     Config, Context, Editor, Helper, completion::Completer, error::ReadlineError,
@@ -29,9 +32,9 @@ use types::{Code, KeyMode};
 use self::parse::Command;
 use super::{
     CliError, Exit, Format, Global,
-    data::{self, Op, SpaceArgs, no_transactions},
+    data::{self, Op, SpaceArgs},
     output::{self, count, escape},
-    status,
+    status, txn_data,
 };
 
 /// `tinykv shell`.
@@ -46,31 +49,34 @@ pub(super) struct ShellArgs {
 
 /// `tinykv shell`.
 pub(super) fn run(global: &Global, args: ShellArgs) -> Result<(), CliError> {
-    if args.space.txn {
-        return Err(no_transactions("--txn"));
-    }
     // A worker of its own keeps connections alive while nobody types.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let (client, key_mode) = runtime.block_on(data::until_interrupted(async {
+    let (client, mode) = runtime.block_on(data::until_interrupted(async {
         let client = data::connect(global).await?;
-        let key_mode = client.cluster_state().await?.key_mode;
-        Ok((client, key_mode))
+        let mode = args.space.mode(&client).await?;
+        Ok((client, mode))
     }))?;
     let is_interactive = io::stdin().is_terminal();
     let mut repl = Repl {
         raw: client.raw().with_cf(args.space.cf),
+        txns: client.txn(),
+        txn: None,
         client,
         runtime,
         global: global.clone(),
-        mode: if args.space.raw { KeyMode::Raw } else { key_mode.unwrap_or(KeyMode::Raw) },
+        mode,
         is_interactive,
         shows_time: is_interactive,
         clock: RealClock::new(),
     };
-    match is_interactive {
+    let result = match is_interactive {
         true => repl.converse(),
         false => repl.run_script(io::stdin().lock(), args.keep_going),
+    };
+    match repl.txn {
+        Some(_) => result.and(repl.rollback()),
+        None => result,
     }
 }
 
@@ -84,6 +90,9 @@ enum Next {
 struct Repl {
     client: Client,
     raw: RawClient,
+    txns: TxnClient,
+    /// The transaction that was begun.
+    txn: Option<Transaction>,
     runtime: tokio::runtime::Runtime,
     global: Global,
     mode: KeyMode,
@@ -113,7 +122,11 @@ impl Repl {
             let _ = editor.load_history(path);
         }
         loop {
-            let line = match editor.readline(&format!("{}> ", prompt_word(self.mode))) {
+            let prompt = match &self.txn {
+                Some(_) => "txn*> ".to_owned(),
+                None => format!("{}> ", prompt_word(self.mode)),
+            };
+            let line = match editor.readline(&prompt) {
                 Ok(line) => line,
                 Err(ReadlineError::Interrupted) => continue,
                 Err(ReadlineError::Eof) => break,
@@ -170,10 +183,10 @@ impl Repl {
                 self.note(if self.shows_time { "times are shown" } else { "times are not shown" });
             }
             Some(Command::Raw) => self.mode = KeyMode::Raw,
-            Some(Command::Txn(word)) => return Err(no_transactions(&word)),
-            Some(Command::Data(_)) if self.mode == KeyMode::Txn => {
-                return Err(no_transactions("this cluster holds transactional data"));
-            }
+            Some(Command::Txn) => self.mode = KeyMode::Txn,
+            Some(Command::Begin(locking)) => self.begin(locking)?,
+            Some(Command::Commit) => self.commit()?,
+            Some(Command::Rollback) => self.rollback()?,
             Some(Command::Data(op)) => self.perform(&op)?,
             Some(Command::Status) => {
                 let status = self.wait(status::gather(&self.client))?;
@@ -188,10 +201,71 @@ impl Repl {
         Ok(Next::Line)
     }
 
-    fn perform(&self, op: &Op) -> Result<(), CliError> {
+    fn begin(&mut self, locking: Locking) -> Result<(), CliError> {
+        if self.txn.is_some() {
+            return Err(CliError::usage("a transaction is under way")
+                .with_cause("There is one at a time.")
+                .with_remedy("commit or rollback"));
+        }
+        let txn = self.wait(async {
+            Ok(match locking {
+                Locking::Optimistic => self.txns.begin().await?,
+                Locking::Pessimistic => self.txns.begin_pessimistic().await?,
+            })
+        })?;
+        if self.is_interactive {
+            self.note(&format!("transaction {} has begun", txn.start_ts()));
+        }
+        self.txn = Some(txn);
+        Ok(())
+    }
+
+    /// Ends the transaction, whatever comes of it.
+    fn commit(&mut self) -> Result<(), CliError> {
+        let txn = self.take_txn("commit")?;
+        let commit_ts = self.wait(async { Ok(txn_data::commit(txn, &self.txns).await?) })?;
+        if self.is_interactive {
+            self.note(&match commit_ts {
+                Some(ts) => format!("committed at {ts}"),
+                None => "there was nothing to write".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn rollback(&mut self) -> Result<(), CliError> {
+        let txn = self.take_txn("rollback")?;
+        self.wait(async {
+            txn.rollback();
+            self.txns.idle().await;
+            Ok(())
+        })
+    }
+
+    fn take_txn(&mut self, what: &str) -> Result<Transaction, CliError> {
+        self.txn.take().ok_or_else(|| {
+            CliError::usage(format!("{what}: no transaction is under way"))
+                .with_cause("None was begun, or it has ended.")
+                .with_remedy("begin")
+        })
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<(), CliError> {
         let started = self.clock.monotonic();
         let mut out = io::BufWriter::new(io::stdout().lock());
-        let pairs = self.wait(data::perform(op, &self.raw, self.global.output, &mut out))?;
+        let format = self.global.output;
+        let mut txn = self.txn.take();
+        let performed = self.wait(async {
+            match (&mut txn, self.mode) {
+                (Some(txn), _) => txn_data::perform(op, txn, format, &mut out).await,
+                (None, KeyMode::Raw) => data::perform(op, &self.raw, format, &mut out).await,
+                (None, KeyMode::Txn) => {
+                    txn_data::perform_alone(op, &self.txns, format, &mut out).await
+                }
+            }
+        });
+        self.txn = txn;
+        let pairs = performed?;
         out.flush()?;
         drop(out);
         if self.shows_time {
@@ -203,13 +277,17 @@ impl Repl {
     }
 
     fn show_region(&self, key: Bytes) -> Result<(), CliError> {
-        let found = self.wait(async { Ok(self.client.region_of(key.clone()).await?) })?;
+        let layout = match (&self.txn, self.mode) {
+            (None, KeyMode::Raw) => self.client.layout(),
+            (Some(_), _) | (None, KeyMode::Txn) => self.client.txn_layout(),
+        };
+        let found = self.wait(async { Ok(self.client.region_of(layout, key.clone()).await?) })?;
         let info = found.ok_or_else(|| {
             CliError::new(Code::RegionNotFound, format!("no region is known for {}", escape(&key)))
         })?;
         let text = match self.global.output {
             Format::Json => region_json(&info),
-            Format::Table | Format::Plain => region_text(&info, self.client.layout()),
+            Format::Table | Format::Plain => region_text(&info, layout),
         };
         Ok(writeln!(io::stdout().lock(), "{text}")?)
     }
@@ -326,6 +404,7 @@ fn complete(line: &str) -> (usize, Vec<String>) {
         None => &parse::WORDS,
         Some(("\\out", _)) => &["table", "json", "plain"],
         Some(("\\time", _)) => &["on", "off"],
+        Some(("begin", _)) => &["pessimistic"],
         Some(("scan", _)) => &["limit", "prefix", "reverse", "keys"],
         Some(_) => &[],
     };
@@ -400,6 +479,7 @@ mod tests {
         let all = |line: &str| complete(line).1.join(" ");
         assert_eq!(all("s"), "scan");
         assert_eq!(all("\\r"), "\\region \\raw");
+        assert_eq!(all("begin p"), "pessimistic");
         assert_eq!(complete("\\out j"), (5, vec!["json".to_owned()]));
         assert_eq!(all("scan a li"), "limit");
         assert_eq!(all("get g"), "");

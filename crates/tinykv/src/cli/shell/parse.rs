@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::Direction;
+use client::{Direction, txn::Locking};
 use types::KeyRange;
 
 use super::super::{
@@ -33,8 +33,14 @@ pub(super) enum Command {
     Out(Format),
     /// Work on raw keys.
     Raw,
-    /// Work in transactions: `\txn`, or a word that only transactions have.
-    Txn(String),
+    /// Work in transactions.
+    Txn,
+    /// Begin a transaction.
+    Begin(Locking),
+    /// Commit it.
+    Commit,
+    /// Give it up.
+    Rollback,
     /// Show what can be typed.
     Help,
     /// Leave.
@@ -60,7 +66,9 @@ ttl KEY                            how long a key lives
 \status                            the cluster on one screen
 \time [on|off]                     show how long each command took
 \out table|json|plain              how results are printed
-\raw  \txn                         raw keys, or transactions (not in this version)
+begin [pessimistic]                begin a transaction: what follows is part of it
+commit  rollback                   write what it wrote, or nothing
+\raw  \txn                         work on raw keys, or in transactions
 \help  \?  \q                      this text; leave
 
 Words with blanks are quoted: "with \n, \x00 and \" escapes" or 'as it stands'.
@@ -103,7 +111,14 @@ pub(super) fn parse(line: &str) -> Result<Option<Command>, String> {
             Command::Data(Op::Cas { key, expected, new: words.value(usage)?, ttl: words.ttl()? })
         }
         "scan" => Command::Data(scan(&mut words)?),
-        "begin" | "commit" | "rollback" | "\\txn" => Command::Txn(first.clone()),
+        "begin" => Command::Begin(match words.bare().as_deref() {
+            None | Some("optimistic") => Locking::Optimistic,
+            Some("pessimistic") => Locking::Pessimistic,
+            Some(other) => return Err(format!("\"{other}\": begin takes pessimistic or nothing")),
+        }),
+        "commit" => Command::Commit,
+        "rollback" => Command::Rollback,
+        "\\txn" => Command::Txn,
         "\\raw" => Command::Raw,
         "\\region" => Command::Region(words.key("\\region KEY")?),
         "\\status" => Command::Status,
@@ -334,17 +349,16 @@ mod tests {
         assert_eq!(parse("\\time"), Ok(Some(Command::Time(None))));
         assert_eq!(parse("\\time off"), Ok(Some(Command::Time(Some(false)))));
         assert_eq!(parse("\\out json"), Ok(Some(Command::Out(Format::Json))));
-        assert_eq!(parse("begin"), Ok(Some(Command::Txn("begin".to_owned()))));
+        assert_eq!(parse("begin"), Ok(Some(Command::Begin(Locking::Optimistic))));
+        assert_eq!(parse("begin pessimistic"), Ok(Some(Command::Begin(Locking::Pessimistic))));
+        assert_eq!(parse("commit"), Ok(Some(Command::Commit)));
         assert_eq!(parse("\\q"), Ok(Some(Command::Quit)));
         assert_eq!((parse(""), parse("  # a comment")), (Ok(None), Ok(None)));
         for word in WORDS {
             let tried =
                 ["", " a", " a b", " a b c", " json"].map(|rest| parse(&format!("{word}{rest}")));
             assert!(tried.iter().any(Result::is_ok), "{word} is offered but not understood");
-            assert!(
-                HELP.contains(word) || matches!(word, "begin" | "commit" | "rollback"),
-                "{word} is not explained"
-            );
+            assert!(HELP.contains(word), "{word} is not explained");
         }
     }
 
