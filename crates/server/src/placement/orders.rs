@@ -96,21 +96,10 @@ impl Inside {
         let is_inside = |key: &Bytes| region.range.start < key && region.range.contains(key);
         let keys: BTreeSet<Bytes> = keys.into_iter().filter(is_inside).collect();
         let keys: Vec<Bytes> = keys.into_iter().take(SPLIT_REGIONS_MAX as usize).collect();
-        let count = u32::try_from(keys.len()).expect("it was just cut to a number of 32 bits");
-        if count == 0 {
+        if keys.is_empty() {
             return Ok(());
         }
-        let ids = self.placement.ask_batch_split(&region, count).await?;
-        if ids.len() != keys.len() {
-            let message = format!("{count} new regions have {} ids", ids.len());
-            return Err(PlacementError::new(Code::Bug, message));
-        }
-        let child = |(start, ids): (Bytes, scheduler::SplitIds)| SplitChild {
-            start,
-            region_id: ids.region,
-            peer_ids: ids.peers,
-        };
-        let children = keys.into_iter().zip(ids).map(child).collect();
+        let children = split_children(&self.placement, &region, keys).await?;
         (self.admin)(region.id, region.epoch, RequestKind::Split { children });
         Ok(())
     }
@@ -118,6 +107,26 @@ impl Inside {
     fn splitting(&self) -> MutexGuard<'_, BTreeSet<RegionId>> {
         self.splitting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The regions that a split of `region` at `keys`, [`SPLIT_REGIONS_MAX`] at most, makes; with ids of the scheduler.
+pub(crate) async fn split_children(
+    placement: &Placement,
+    region: &Region,
+    keys: Vec<Bytes>,
+) -> Result<Vec<SplitChild>> {
+    let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    let ids = placement.ask_batch_split(region, count).await?;
+    if ids.len() != keys.len() {
+        let message = format!("{count} new regions have {} ids", ids.len());
+        return Err(PlacementError::new(Code::Bug, message));
+    }
+    let child = |(start, ids): (Bytes, scheduler::SplitIds)| SplitChild {
+        start,
+        region_id: ids.region,
+        peer_ids: ids.peers,
+    };
+    Ok(keys.into_iter().zip(ids).map(child).collect())
 }
 
 /// What an order asks of the store. `None` for a split at keys, which needs ids first, and for leaving a joint state,

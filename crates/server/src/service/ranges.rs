@@ -3,7 +3,6 @@
 use proto::kvrpcpb::{
     DeleteRangeRequest, DeleteRangeResponse, SplitRegionRequest, SplitRegionResponse,
 };
-use raftstore::SplitChild;
 use storage::Error;
 use txn::{commands::DeleteKeys, mvcc};
 use types::{
@@ -12,7 +11,7 @@ use types::{
 };
 
 use super::kv::KvService;
-use crate::{convert, convert::context, errors::Answer};
+use crate::{convert, convert::context, errors::Answer, placement::orders::split_children};
 
 /// Keys that one step of a deletion removes, and about how many changes it proposes at once.
 const DELETED_AT_ONCE: usize = 256;
@@ -99,25 +98,14 @@ impl KvService {
         if keys.is_empty() {
             return Ok(vec![region]);
         }
-        let count = u32::try_from(keys.len()).ok().filter(|count| *count <= SPLIT_REGIONS_MAX);
-        let Some(count) = count else {
+        if (SPLIT_REGIONS_MAX as usize) < keys.len() {
             let reason = format!("a region is cut at {SPLIT_REGIONS_MAX} keys at most at once");
             return Err(Error::InvalidRequest(reason));
-        };
-        let ids = self.placement().ask_batch_split(&region, count).await.map_err(|error| {
+        }
+        let children = split_children(self.placement(), &region, keys).await.map_err(|error| {
             let reason = format!("the scheduler gives no ids for new regions: {error}");
             RegionError::ServerIsBusy { reason, retry_after: RETRY_STOPPED_AFTER }
         })?;
-        if ids.len() != keys.len() {
-            let reason = format!("{count} new regions have {} ids", ids.len());
-            return Err(Error::InvalidRequest(reason));
-        }
-        let child = |(start, ids): (Bytes, scheduler::SplitIds)| SplitChild {
-            start,
-            region_id: ids.region,
-            peer_ids: ids.peers,
-        };
-        let children = keys.into_iter().zip(ids).map(child).collect();
         self.storage().split(&region, children).await
     }
 }
