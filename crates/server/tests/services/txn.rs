@@ -209,10 +209,20 @@ async fn a_cluster_holds_one_kind_of_data() {
         value: "v".into(),
         ..kvrpcpb::RawPutRequest::default()
     };
-    assert_eq!(client.raw_put(put).await.unwrap().into_inner().error, "");
+    for cf in ["default", "lock", "write"] {
+        let put = kvrpcpb::RawPutRequest { cf: cf.into(), ..put.clone() };
+        assert_eq!(client.raw_put(put).await.unwrap().into_inner().error, "");
+    }
     let mut txn = Txn { client, context };
     let refused = txn.prewrite(10, vec![mutation(Op::Put, "a", "1")]).await;
     assert!(refused[0].abort.contains("raw data"), "{refused:?}");
+    // What lies in these column families is not taken for records, and harms nobody.
+    let scanned = txn.scan(u64::MAX).await;
+    let why = &scanned[0].error.as_ref().unwrap().abort;
+    assert!(why.contains("raw data"), "{scanned:?}");
+    let context = Some(txn.context.clone());
+    let get = kvrpcpb::RawGetRequest { context, key: "k".into(), ..Default::default() };
+    assert_eq!(txn.client.raw_get(get).await.unwrap().into_inner().value, "v");
 }
 
 #[tokio::test]

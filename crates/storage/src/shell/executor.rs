@@ -283,12 +283,12 @@ impl Storage {
         let region = inner.checks().regions.check(ctx)?;
         match wanted {
             Wanted::Keys(keys) => {
-                inner.checks().layout.check_txn(ctx.api_version, keys)?;
+                inner.check_txn_read(ctx, keys)?;
                 for key in keys {
                     regions::check_key(&region, &key::encode(key))?;
                 }
             }
-            Wanted::Range(_) => inner.checks().layout.check_txn(ctx.api_version, &[])?,
+            Wanted::Range(_) => inner.check_txn_read(ctx, &[])?,
         }
         if let Err(error) = self.check_given_out(at.version).await? {
             return Ok(Err(error));

@@ -33,7 +33,7 @@ impl Storage {
         ctx: &RequestContext,
         look: impl FnOnce(&dyn Snapshot) -> Result<T, txn::Error>,
     ) -> Result<T> {
-        self.inner().checks().layout.check_txn(ctx.api_version, &[])?;
+        self.inner().check_txn_read(ctx, &[])?;
         let snapshot = self.view()?.into_snapshot();
         look(&*snapshot).map_err(|error| self.txn_error(error))
     }
@@ -44,7 +44,7 @@ impl Storage {
     /// `KeyNotInRegion`, and as of raw writes.
     pub fn check_txn_range(&self, ctx: &RequestContext, range: &KeyRange) -> Result<()> {
         let checks = self.inner().checks();
-        checks.layout.check_txn(ctx.api_version, &[])?;
+        self.inner().check_txn_read(ctx, &[])?;
         let region = checks.regions.check(ctx)?;
         let stored = txn::layout::stored_range(range);
         if stored.is_empty() || region.range.covers(&stored) {
@@ -61,7 +61,7 @@ impl Storage {
         ctx: &RequestContext,
     ) -> Result<(Arc<dyn Snapshot>, Arc<Region>)> {
         let ctx = &RequestContext { replica_read: false, ..*ctx };
-        self.inner().checks().layout.check_txn(ctx.api_version, &[])?;
+        self.inner().check_txn_read(ctx, &[])?;
         match self.view()?.region(ctx) {
             Err(Error::LeaseLapsed) => self.view_by_index(ctx).await?.region(ctx),
             view => view,

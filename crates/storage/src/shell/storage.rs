@@ -536,6 +536,18 @@ impl Inner {
         }
     }
 
+    /// Refuses a request to look at transactional records of keys that can't be there: a cluster in mode v1 holds one kind
+    /// of data, and what clients of the raw interface have put into these column families are no records.
+    pub(super) fn check_txn_read(&self, ctx: &RequestContext, keys: &[Bytes]) -> Result<()> {
+        self.checks.layout.check_txn(ctx.api_version, keys)?;
+        match self.backend.key_mode().get() {
+            Some(held @ KeyMode::Raw) if self.ident.api == ApiMode::V1 => {
+                Err(Error::KeyModeConflict { held, wanted: KeyMode::Txn })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn executor(&self) -> &Executor {
         &self.executor
     }
