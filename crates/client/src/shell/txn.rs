@@ -13,7 +13,7 @@ use crate::{
     Answer, CallOptions, Direction, Error, Pair, Request, Result,
     txn::{
         Answered, Command, Commit, CommitMode, Input, Insistent, Lock, Locking, Lookup, Machine,
-        Output, Read, Transaction as Core, read,
+        Output, Read, Transaction as Core, lock::Wish, read,
     },
 };
 
@@ -318,7 +318,7 @@ impl Transaction {
     /// It could not be locked; the transaction is as it was before.
     pub async fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<()> {
         let key = key.into();
-        self.lock([key.clone()], false, false).await?;
+        self.lock([key.clone()], Wish::Nothing).await?;
         self.core.put(key, value.into());
         Ok(())
     }
@@ -334,7 +334,7 @@ impl Transaction {
             match self.core.locked_value(&key) {
                 Some(None) => {}
                 Some(Some(_)) => return Err(Error::KeyExists { key }),
-                None => self.lock([key.clone()], false, true).await?,
+                None => self.lock([key.clone()], Wish::Absence).await?,
             }
         }
         self.core.insert(key, value.into())
@@ -346,7 +346,7 @@ impl Transaction {
     /// It could not be locked; the transaction is as it was before.
     pub async fn delete(&mut self, key: impl Into<Bytes>) -> Result<()> {
         let key = key.into();
-        self.lock([key.clone()], false, false).await?;
+        self.lock([key.clone()], Wish::Nothing).await?;
         self.core.delete(key);
         Ok(())
     }
@@ -363,7 +363,7 @@ impl Transaction {
         let keys: Vec<Bytes> = keys.into_iter().map(Into::into).collect();
         match self.core.locking() {
             Locking::Optimistic => self.core.touch(keys),
-            Locking::Pessimistic => self.lock(keys, false, false).await?,
+            Locking::Pessimistic => self.lock(keys, Wish::Nothing).await?,
         }
         Ok(())
     }
@@ -381,21 +381,16 @@ impl Transaction {
             return Ok(value);
         }
         if self.core.locked_value(&key).is_none() {
-            self.lock([key.clone()], true, false).await?;
+            self.lock([key.clone()], Wish::Values).await?;
         }
         Ok(self.core.locked_value(&key).flatten())
     }
 
-    async fn lock(
-        &mut self,
-        keys: impl IntoIterator<Item = Bytes>,
-        wants_values: bool,
-        must_not_exist: bool,
-    ) -> Result<()> {
+    async fn lock(&mut self, keys: impl IntoIterator<Item = Bytes>, wish: Wish) -> Result<()> {
         if self.core.locking() == Locking::Optimistic {
             return Ok(());
         }
-        let Some(plan) = self.core.lock_plan(keys, wants_values, must_not_exist) else {
+        let Some(plan) = self.core.lock_plan(keys, wish) else {
             return Ok(());
         };
         let (timeout, seed) = (self.txns.options.timeout, self.txns.client.next_seed());

@@ -19,6 +19,17 @@ use crate::{Error, Result, backoff::Obstacle, request::Pair};
 /// Longest that a store may let a lock request wait for somebody else: then the one who has the key is looked at.
 const WAIT_AT_STORE: Duration = Duration::from_secs(1);
 
+/// What a transaction wants to know of keys that it locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing.
+    Nothing,
+    /// Their newest values.
+    Values,
+    /// That none of them exists; else it does not want the locks.
+    Absence,
+}
+
 /// What is to be locked.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -26,10 +37,8 @@ pub struct Plan {
     pub keys: Vec<Bytes>,
     /// Those of them that the transaction has locked before: they stay locked whatever happens here.
     pub held: Vec<Bytes>,
-    /// None of them may exist.
-    pub must_not_exist: bool,
-    /// Answer their values.
-    pub wants_values: bool,
+    /// What is to be known of them.
+    pub wish: Wish,
     /// The key at which the transaction will be decided.
     pub primary: Bytes,
     /// The transaction.
@@ -125,8 +134,8 @@ impl Lock {
         let lives = now.saturating_sub(self.plan.began).saturating_add(self.plan.ttl);
         let command = Command::Lock(LockKeys {
             keys: self.left.clone(),
-            must_not_exist: self.plan.must_not_exist,
-            wants_values: self.plan.wants_values,
+            must_not_exist: self.plan.wish == Wish::Absence,
+            wants_values: self.plan.wish == Wish::Values,
             primary: self.plan.primary.clone(),
             start_ts: self.plan.start_ts,
             for_update_ts: self.for_update_ts,

@@ -340,7 +340,7 @@ fn key_text(bytes: &Bytes) -> String {
 /// Locks keys for a pessimistic transaction.
 fn lock_keys(world: &mut World, txn: &mut Transaction, keys: &[&'static str]) -> Result<(), Error> {
     let keys = keys.iter().map(|key| Bytes::from(*key));
-    let Some(plan) = txn.lock_plan(keys, true, false) else { return Ok(()) };
+    let Some(plan) = txn.lock_plan(keys, lock::Wish::Values) else { return Ok(()) };
     let finished = world.drive(Lock::new(plan.clone(), TIMEOUT, 9)).unwrap();
     if let Some(then) = finished.then {
         let _ = world.command(then, TIMEOUT);
@@ -428,7 +428,7 @@ fn locks_that_failed_halfway_are_taken_back() {
     assert!(lock_keys(&mut world, &mut other, &["a", "b", "z"]).is_err());
     let locks: Vec<Bytes> = world.versions.locks().into_iter().collect();
     assert_eq!(locks, ["b", "z"], "what was locked before stays locked");
-    let plan = other.lock_plan(["a".into()], false, true).unwrap();
+    let plan = other.lock_plan(["a".into()], lock::Wish::Absence).unwrap();
     let finished = world.drive(Lock::new(plan, TIMEOUT, 9)).unwrap();
     assert_eq!(finished.result, Err(Error::KeyExists { key: "a".into() }));
 }
@@ -535,13 +535,15 @@ impl Client {
                     let keys = [Bytes::from(NAMES[key])];
                     match self.txn.locking() {
                         Locking::Optimistic => self.write(action, history),
-                        Locking::Pessimistic => match self.txn.lock_plan(keys, true, false) {
-                            None => self.write(action, history),
-                            Some(plan) => {
-                                let lock = Lock::new(plan.clone(), TIMEOUT, 2);
-                                self.doing = Doing::Locking(action, plan, Running::new(lock));
+                        Locking::Pessimistic => {
+                            match self.txn.lock_plan(keys, lock::Wish::Values) {
+                                None => self.write(action, history),
+                                Some(plan) => {
+                                    let lock = Lock::new(plan.clone(), TIMEOUT, 2);
+                                    self.doing = Doing::Locking(action, plan, Running::new(lock));
+                                }
                             }
-                        },
+                        }
                     }
                 }
                 Action::Commit => {

@@ -13,7 +13,7 @@ use super::{
     HeartBeat,
     command::{Command, CommitMode, Mutation, Op},
     commit,
-    lock::{self, Locked},
+    lock::{self, Locked, Wish},
     read,
 };
 use crate::{
@@ -238,12 +238,11 @@ impl Transaction {
     pub fn lock_plan(
         &self,
         keys: impl IntoIterator<Item = Bytes>,
-        wants_values: bool,
-        must_not_exist: bool,
+        wish: Wish,
     ) -> Option<lock::Plan> {
         let is_missing = |key: &Bytes| match self.locked.get(key) {
             None => true,
-            Some(value) => (wants_values || must_not_exist) && value.is_none(),
+            Some(value) => wish != Wish::Nothing && value.is_none(),
         };
         let mut keys: Vec<Bytes> = keys.into_iter().filter(is_missing).collect();
         keys.sort_unstable();
@@ -252,8 +251,7 @@ impl Transaction {
         let held = keys.iter().filter(|key| self.locked.contains_key(*key)).cloned().collect();
         Some(lock::Plan {
             held,
-            must_not_exist,
-            wants_values,
+            wish,
             primary: self.primary.clone().unwrap_or(first),
             start_ts: self.start_ts,
             began: self.began,
@@ -271,9 +269,8 @@ impl Transaction {
             locked.pairs.into_iter().map(|pair| (pair.key, pair.value)).collect();
         for key in plan.keys {
             let value = values.remove(&key);
-            let is_known = plan.wants_values || plan.must_not_exist;
             let known = self.locked.entry(key).or_default();
-            if is_known {
+            if plan.wish != Wish::Nothing {
                 *known = Some(value);
             }
         }

@@ -18,7 +18,7 @@ use proto::kvrpcpb::{
 };
 use storage::Wanted;
 use txn::{
-    KeyError, ScanOptions,
+    KeyError, KvPair, ScanOptions,
     commands::{
         BatchRollback, CheckSecondaryLocks, CheckTxnStatus, Cleanup, Command, Commit, LockedKey,
         PessimisticKey, PessimisticLock, PessimisticRollback, Prewrite, ResolveLocks, TtlRule,
@@ -90,17 +90,21 @@ impl KvService {
             true => KeyRange { start: request.end_key, end: request.start_key },
         };
         let options = ScanOptions {
-            limit: (request.limit as usize).min(limits::SCAN_PAIRS_MAX),
+            limit: (request.limit as usize).min(limits::SCAN_PAIRS_MAX + 1),
             reverse: request.reverse,
             key_only: request.key_only,
             sample_step: request.sample_step as usize,
-            max_bytes: limits::SCAN_BYTES_MAX,
+            max_bytes: limits::SCAN_BYTES_MAX + 1,
         };
         let wanted = Wanted::Range(&range);
         let scanned = self.storage().txn_read(&context, wanted, &read, |snapshot, region| {
             read.scan(snapshot, &range.intersect(&storage::user_range(region)), &options)
         });
         match self.known(scanned).await {
+            Ok(Ok(found)) if is_too_large(&found) => {
+                let why = "the answer is too large: ask for fewer pairs at once";
+                ScanResponse::failed(&storage::Error::InvalidRequest(why.to_owned()))
+            }
             Ok(Ok(found)) => ScanResponse {
                 pairs: found
                     .into_iter()
@@ -403,6 +407,14 @@ fn answered<T, A: KeyAnswer>(
         Ok(Err(error)) => A::refused_by(error),
         Err(error) => A::failed(&error),
     }
+}
+
+/// Whether a scan was ended by a bound of its answer: who takes that for the end of the region would miss the rest
+/// (docs/decisions/0004). One pair may be as large as it likes.
+fn is_too_large(found: &[Result<KvPair, KeyError>]) -> bool {
+    let pairs = found.iter().flatten();
+    let bytes: usize = pairs.map(|pair| pair.key.len() + pair.value.len()).sum();
+    limits::SCAN_PAIRS_MAX < found.len() || (1 < found.len() && limits::SCAN_BYTES_MAX < bytes)
 }
 
 fn prewrite(request: PrewriteRequest, is_retry: bool) -> Result<Prewrite, String> {

@@ -27,7 +27,7 @@ pub struct Commit {
 }
 
 impl Command for Commit {
-    /// The commit timestamp.
+    /// The commit timestamp: another one than was asked for, if it was committed before.
     type Answer = TimeStamp;
 
     fn keys(&self) -> Vec<Bytes> {
@@ -48,6 +48,7 @@ impl Command for Commit {
         }
         let mut reader = Reader::new(snapshot);
         let mut changes = Changes::new();
+        let mut committed_at = commit_ts;
         for key in distinct(&self.keys) {
             let foreign = match reader.load_lock(&key)? {
                 Some(lock) if lock.start_ts == start_ts => {
@@ -57,6 +58,7 @@ impl Command for Commit {
                 foreign => foreign,
             };
             let record = reader.txn_record(&key, start_ts)?;
+            committed_at = record.commit_ts().unwrap_or(committed_at);
             let is_unknown = foreign.is_none() && matches!(record, TxnRecord::None { .. });
             let is_done = mutant!("txn_commits_without_its_lock")
                 || record.commit_ts().is_some()
@@ -65,6 +67,6 @@ impl Command for Commit {
                 return Err(KeyError::TxnLockNotFound { start_ts, key: key.user().clone() }.into());
             }
         }
-        Ok(Outcome::new(changes, commit_ts))
+        Ok(Outcome::new(changes, committed_at))
     }
 }
