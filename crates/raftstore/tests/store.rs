@@ -520,11 +520,20 @@ fn a_store_without_space_takes_nothing_that_needs_more() {
     assert_eq!(must_get(&mut cluster, "b").as_deref(), Some("2"));
     let key = types::Bytes::from_static(b"b");
     let delete = types::Modify::Delete { cf: types::Cf::Default, key: key.clone() };
-    let command = command(&[delete]);
-    let free = RequestKind::Free { first: key.clone(), last: key, command };
+    let delete = command(&[delete]);
+    let free = RequestKind::Free { first: key.clone(), last: key, command: delete };
     let token = cluster.request(leader, &region, free);
     cluster.until(20, "it is deleted", |cluster| cluster.fates.contains_key(&token));
     assert!(matches!(cluster.fates[&token], Fate::Written(_)));
+    // What was decided in a term is taken if it only removes.
+    let term = cluster.nodes[&leader].views[&region.id].leads_in.unwrap();
+    for frees in [true, false] {
+        let (key, command) = (types::Bytes::from_static(b"b"), command(&[]));
+        let kind = RequestKind::WriteIn { term, frees, first: key.clone(), last: key, command };
+        let token = cluster.request(leader, &region, kind);
+        cluster.until(20, "it is answered", |cluster| cluster.fates.contains_key(&token));
+        assert_eq!(matches!(cluster.fates[&token], Fate::Written(_)), frees);
+    }
     must(&mut cluster, "a", |cluster, region| RequestKind::Split {
         children: vec![cluster.split_child(region, "m")],
     });
@@ -573,7 +582,8 @@ fn what_was_decided_in_one_term_is_not_written_in_another() {
         let put =
             types::Modify::Put { cf: types::Cf::Default, key: key.clone(), value: key.clone() };
         let command = command(&[put]);
-        let kind = RequestKind::WriteIn { term, first: key.clone(), last: key, command };
+        let kind =
+            RequestKind::WriteIn { term, frees: false, first: key.clone(), last: key, command };
         let token = cluster.request(id, &region, kind);
         cluster.until(20, "it is answered", |cluster| cluster.fates.contains_key(&token));
         cluster.fates[&token].clone()

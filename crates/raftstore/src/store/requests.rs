@@ -48,6 +48,8 @@ pub enum RequestKind {
     WriteIn {
         /// The term ([`PeerView::leads_in`](crate::PeerView::leads_in)).
         term: u64,
+        /// It only removes: taken while the disk is full as well.
+        frees: bool,
         /// The smallest key that it concerns, in stored form.
         first: Bytes,
         /// The largest one.
@@ -99,7 +101,7 @@ impl<A> Store<A> {
         let wakes = peer.leads() || matches!(kind, RequestKind::Read { replica_read: true });
         let taken = match kind {
             // Who follows applies whatever is committed; its own disk stops it if it has to.
-            RequestKind::Write { .. } | RequestKind::WriteIn { .. }
+            RequestKind::Write { .. } | RequestKind::WriteIn { frees: false, .. }
                 if self.is_disk_full && peer.leads() =>
             {
                 let (store, region) = (own, region_id);
@@ -109,7 +111,7 @@ impl<A> Store<A> {
             | RequestKind::Free { first, last, command } => {
                 peer.write(epoch.version, (&first, &last), command, token)
             }
-            RequestKind::WriteIn { term, first, last, command } => peer
+            RequestKind::WriteIn { term, first, last, command, .. } => peer
                 .check_leads_in(term)
                 .and_then(|()| peer.write(epoch.version, (&first, &last), command, token)),
             RequestKind::Read { replica_read } => peer.read(epoch.version, token, replica_read),

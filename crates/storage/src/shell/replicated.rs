@@ -195,7 +195,9 @@ impl Replicated {
         self.commands.fetch_add(1, Ordering::Relaxed);
         let (first, last) = keys;
         let kind = match (term, command.frees()) {
-            (Some(term), _) => RequestKind::WriteIn { term, first, last, command: entry },
+            (Some(term), frees) => {
+                RequestKind::WriteIn { term, frees, first, last, command: entry }
+            }
             (None, true) => RequestKind::Free { first, last, command: entry },
             (None, false) => RequestKind::Write { first, last, command: entry },
         };

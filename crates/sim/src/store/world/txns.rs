@@ -144,6 +144,7 @@ impl World {
         let (first, last) = (keys.iter().min().cloned(), keys.iter().max().cloned());
         let kind = RequestKind::WriteIn {
             term,
+            frees: false,
             first: first.unwrap_or_default(),
             last: last.unwrap_or_default(),
             command: command::encode_changes(&changes),
