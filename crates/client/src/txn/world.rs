@@ -279,7 +279,7 @@ impl Versions {
         if let Some(ts) = command.raises_max_ts() {
             self.memory.raise_max_ts(ts);
         }
-        let outcome = match command.run(&*self.snapshot(), &mut self.memory) {
+        let outcome = match command.run(&*self.snapshot(), &self.memory) {
             Ok(outcome) => outcome,
             Err(txn::Error::Key(error)) => return Err(key_error(error)),
             Err(error) => panic!("{error}"),

@@ -28,7 +28,7 @@ use crate::{
 
 /// Scans of up to so many pairs run where the request arrived; longer ones move to the blocking pool, so that they
 /// hold up nobody. A pair costs about a microsecond, a change of threads about thirty.
-const INLINE_SCAN_PAIRS: u32 = 128;
+pub(super) const INLINE_SCAN_PAIRS: u32 = 128;
 
 /// The key-value service of one store.
 #[derive(Clone, Debug)]

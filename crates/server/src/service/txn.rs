@@ -27,7 +27,7 @@ use txn::{
 };
 use types::{KeyRange, RequestContext, TimeStamp, limits};
 
-use super::kv::KvService;
+use super::kv::{INLINE_SCAN_PAIRS, KvService};
 use crate::{
     convert::context,
     convert_txn::{self, key_error, lock_to_proto, pair},
@@ -65,6 +65,14 @@ impl KvService {
     }
 
     pub(crate) async fn kv_batch_get(&self, request: BatchGetRequest) -> BatchGetResponse {
+        if request.keys.len() <= INLINE_SCAN_PAIRS as usize {
+            return self.batch_get(request).await;
+        }
+        let this = self.clone();
+        on_pool(async move || this.batch_get(request).await).await
+    }
+
+    async fn batch_get(&self, request: BatchGetRequest) -> BatchGetResponse {
         let context = context(request.context.as_ref());
         let read = convert_txn::read(request.context.as_ref(), request.version);
         let keys = &request.keys;
@@ -82,6 +90,14 @@ impl KvService {
     }
 
     pub(crate) async fn kv_scan(&self, request: ScanRequest) -> ScanResponse {
+        if request.limit <= INLINE_SCAN_PAIRS {
+            return self.scan(request).await;
+        }
+        let this = self.clone();
+        on_pool(async move || this.scan(request).await).await
+    }
+
+    async fn scan(&self, request: ScanRequest) -> ScanResponse {
         let context = context(request.context.as_ref());
         let read = convert_txn::read(request.context.as_ref(), request.version);
         // Backwards, the start is the upper bound.
@@ -406,6 +422,16 @@ fn answered<T, A: KeyAnswer>(
         }
         Ok(Err(error)) => A::refused_by(error),
         Err(error) => A::failed(&error),
+    }
+}
+
+/// Answers a request that reads much where it holds up nobody.
+async fn on_pool<A: Answer + Send + 'static>(work: impl AsyncFnOnce() -> A + Send + 'static) -> A {
+    let runtime = tokio::runtime::Handle::current();
+    match tokio::task::spawn_blocking(move || runtime.block_on(work())).await {
+        Ok(answer) => answer,
+        // The pool refuses work only while the process stops.
+        Err(_) => A::failed(&storage::Error::InvalidRequest("the store is stopping".to_owned())),
     }
 }
 

@@ -73,7 +73,6 @@ impl Client {
             start_version: start_ts,
             for_update_ts: start_ts,
             keys: vec![key.into()],
-            ..PessimisticRollbackRequest::default()
         };
         let answer = self.client.clone().kv_pessimistic_rollback(request).await.unwrap();
         assert_eq!(answer.into_inner().errors, []);

@@ -79,7 +79,7 @@ impl RaftHandle {
         self.0.report_all();
     }
 
-    /// A region as the scheduler knows it, as [`Events::ask_region`](raftstore::shell::Events::ask_region) wanted.
+    /// A region as the scheduler knows it, as [`Events::ask_region`] wanted.
     pub fn region_known(&self, region: Region) {
         self.0.region_known(region);
     }
