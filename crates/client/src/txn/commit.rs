@@ -10,7 +10,7 @@
 //! 1. The result is a commit only if the transaction is committed, and a failure only if it never will be; everything
 //!    else is [`Error::Undetermined`].
 //! 2. Nothing is rolled back blindly that may be committed: what may be, is asked for as anybody would who met the
-//!    locks ([`Resolver::of_own`]).
+//!    locks (`Resolver::of_own`).
 
 use std::time::Duration;
 
