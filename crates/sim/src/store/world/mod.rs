@@ -338,9 +338,12 @@ impl World {
     fn end(&mut self, machine: MachineId) {
         let slot = &mut self.machines[machine];
         slot.process = None;
-        slot.frozen = None;
         slot.stalled_until = 0;
         slot.applier_stalled_until = 0;
+        let waiting = slot.frozen.take().map(|frozen| frozen.waiting).unwrap_or_default();
+        // Senders learn that their snapshots have not arrived.
+        let is_snapshot = |event: &Event| matches!(event, Event::Message { file: Some(_), .. });
+        waiting.into_iter().filter(is_snapshot).for_each(|event| self.happen(event));
     }
 
     /// A machine that is off gets empty disks and comes back as another store.
