@@ -2,7 +2,7 @@
 
 use proto::{deadlock, kvrpcpb};
 use txn::{
-    Assertion, ConflictReason, Isolation, KeyError, LockInfo, LockKind, Read, WaitFor,
+    Assertion, ConflictReason, Isolation, Key, KeyError, Lock, LockInfo, LockKind, Read, WaitFor,
     commands::{AssertionLevel, Mutation, MutationOp, PessimisticAction},
 };
 use types::{Bytes, TimeStamp};
@@ -63,6 +63,11 @@ pub(crate) fn assertion_level(level: kvrpcpb::AssertionLevel) -> AssertionLevel 
         kvrpcpb::AssertionLevel::Fast => AssertionLevel::Fast,
         kvrpcpb::AssertionLevel::Strict => AssertionLevel::Strict,
     }
+}
+
+/// A lock that was found on a user's key, as clients get it.
+pub(crate) fn found_lock((key, lock): (Bytes, Lock)) -> kvrpcpb::LockInfo {
+    lock_to_proto(lock.info(&Key::new(key)))
 }
 
 /// A lock as clients get it.

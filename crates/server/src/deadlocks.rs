@@ -23,7 +23,7 @@ use txn::{
     KeyError, LockInfo, WaitFor,
     deadlock::{Circle, Deadlocks, key_hash},
 };
-use types::{Code, StoreId, TimeStamp};
+use types::{Code, TimeStamp};
 
 use crate::{
     convert_txn,
@@ -44,8 +44,8 @@ struct Inside {
     placement: Placement,
     clock: Arc<dyn Clock>,
     graph: Mutex<Deadlocks>,
-    /// The detector that was asked last, if that is another store.
-    channel: Mutex<Option<(StoreId, Channel)>>,
+    /// The way to the detector that was asked last, if that is another store.
+    channel: Mutex<Option<Channel>>,
 }
 
 impl DeadlockDetector {
@@ -104,7 +104,7 @@ impl DeadlockDetector {
         self.inside.graph.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn channel(&self) -> MutexGuard<'_, Option<(StoreId, Channel)>> {
+    fn channel(&self) -> MutexGuard<'_, Option<Channel>> {
         self.inside.channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,7 +137,7 @@ impl DeadlockDetector {
     async fn connect(&self) -> Result<Channel, PlacementError> {
         let Inside { placement, .. } = &*self.inside;
         let cached = self.channel().clone();
-        if let Some((_, channel)) = cached {
+        if let Some(channel) = cached {
             return Ok(channel);
         }
         let unreachable = |reason: String| PlacementError::new(Code::SchedulerUnreachable, reason);
@@ -148,7 +148,7 @@ impl DeadlockDetector {
             .map_err(|error| unreachable(error.to_string()))?;
         let channel = endpoint.connect_timeout(DIAL_WITHIN).tcp_nodelay(true).connect().await;
         let channel = channel.map_err(|error| unreachable(error.to_string()))?;
-        *self.channel() = Some((leader, channel.clone()));
+        *self.channel() = Some(channel.clone());
         Ok(channel)
     }
 }

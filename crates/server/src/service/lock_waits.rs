@@ -37,7 +37,7 @@ impl KvService {
         command: PessimisticLock,
     ) -> Result<Result<PessimisticLockAnswer, KeyError>, storage::Error> {
         let patience = match command.wait_timeout {
-            WaitTimeout::NoWait => Duration::ZERO,
+            WaitTimeout::NoWait => return self.storage().txn_write(context, command).await,
             WaitTimeout::Default => WAIT_MAX,
             WaitTimeout::Millis(millis) => Duration::from_millis(millis).min(WAIT_MAX),
         };
@@ -58,9 +58,6 @@ impl KvService {
                     return Err(error);
                 }
             };
-            if patience.is_zero() {
-                return Ok(Err(KeyError::Locked(wait.locked.clone())));
-            }
             let locked = wait.locked.clone();
             let end = tokio::select! {
                 biased;

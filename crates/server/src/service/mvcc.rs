@@ -11,7 +11,7 @@ use types::{Bytes, KeyRange, TimeStamp};
 use super::kv::KvService;
 use crate::{
     convert::context,
-    convert_txn::{lock_kind, lock_to_proto},
+    convert_txn::{found_lock, lock_kind},
     errors::Answer,
 };
 
@@ -96,8 +96,7 @@ impl KvService {
                 Ok(found) => found,
                 Err(error) => return PhysicalScanLockResponse::failed(&error),
             };
-            let of = |(key, lock): (Bytes, Lock)| lock_to_proto(lock.info(&txn::Key::new(key)));
-            response.locks.extend(locks.into_iter().map(of));
+            response.locks.extend(locks.into_iter().map(found_lock));
             match next {
                 Some(next) => range.start = next,
                 None => break,

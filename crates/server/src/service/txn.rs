@@ -30,7 +30,7 @@ use types::{KeyRange, RequestContext, TimeStamp, limits};
 use super::kv::{INLINE_SCAN_PAIRS, KvService};
 use crate::{
     convert::context,
-    convert_txn::{self, key_error, lock_to_proto, pair},
+    convert_txn::{self, found_lock, key_error, lock_to_proto, pair},
     errors::{Answer, KeyAnswer},
 };
 
@@ -385,10 +385,7 @@ impl KvService {
                 Ok(found) => found,
                 Err(error) => return ScanLockResponse::failed(&error),
             };
-            let of = |(key, lock): (types::Bytes, txn::Lock)| {
-                lock_to_proto(lock.info(&txn::Key::new(key)))
-            };
-            response.locks.extend(locks.into_iter().map(of));
+            response.locks.extend(locks.into_iter().map(found_lock));
             match next {
                 Some(next) => range.start = next,
                 None => break,
@@ -500,5 +497,27 @@ fn action(action: TxnAction) -> proto::kvrpcpb::Action {
         TxnAction::MinCommitTsPushed => Action::MinCommitTsPushed,
         TxnAction::TtlExpirePessimisticRollback => Action::TtlExpirePessimisticRollback,
         TxnAction::LockNotExistDoNothing => Action::LockNotExistDoNothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_would_be_cut_short_is_refused() {
+        let pair = |bytes: usize| {
+            let value = Bytes::from(vec![0; bytes]);
+            Ok(KvPair { key: Bytes::new(), value })
+        };
+        let half = pair(limits::SCAN_BYTES_MAX / 2);
+        assert!(!is_too_large(&[half.clone(), half.clone()]));
+        assert!(is_too_large(&[half.clone(), half, pair(1)]));
+        assert!(!is_too_large(&[pair(limits::SCAN_BYTES_MAX + 1)]), "one pair may be that large");
+        let small = pair(0);
+        assert!(!is_too_large(&vec![small.clone(); limits::SCAN_PAIRS_MAX]));
+        assert!(is_too_large(&vec![small; limits::SCAN_PAIRS_MAX + 1]));
     }
 }
